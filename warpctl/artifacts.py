@@ -1,0 +1,88 @@
+"""Every path in the artifact store (layout v1). No other module builds one.
+
+Paths are relative to the storage root and always use forward slashes:
+
+    stages/<kind>/<key>/attempts/<attempt>/files/<name>         each written once
+    stages/<kind>/<key>/attempts/<attempt>/receipts/<name>.json a finished file of an unfinished attempt
+    stages/<kind>/<key>/attempts/<attempt>/resume/<step>/...    a resume state, its own marker last
+    stages/<kind>/<key>/attempts/<attempt>/metrics/<n>.jsonl    metric segments (timings/<n>.jsonl apart)
+    stages/<kind>/<key>/attempts/<attempt>/progress.json        overwritten: a view
+    stages/<kind>/<key>/attempts/<attempt>/log.txt              the worker's log, when it ended
+    stages/<kind>/<key>/committed.json                          created once: the success
+    points/<point key>.json                                     one evaluated point, created once
+    runs/<namespace>/<name>/wanted.json                         roots of garbage collection
+    runs/<namespace>/<name>/report/...                          views
+
+URIs are `str`, not `Path`, which would collapse the `//` of `gs://`.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+LAYOUT_VERSION: Final = 1
+STAGES: Final = "stages"
+POINTS: Final = "points"
+RUNS: Final = "runs"
+
+
+def stage(kind: str, key: str) -> str:
+    return f"{STAGES}/{kind}/{key}"
+
+
+def marker(kind: str, key: str) -> str:
+    """The commit marker; its existence is the stage's success."""
+    return f"{stage(kind, key)}/committed.json"
+
+
+def attempts(kind: str, key: str) -> str:
+    return f"{stage(kind, key)}/attempts"
+
+
+def attempt(kind: str, key: str, attempt_id: str) -> str:
+    return f"{attempts(kind, key)}/{attempt_id}"
+
+
+def file(kind: str, key: str, attempt_id: str, name: str) -> str:
+    return f"{attempt(kind, key, attempt_id)}/files/{name}"
+
+
+def receipt(kind: str, key: str, attempt_id: str, name: str) -> str:
+    return f"{attempt(kind, key, attempt_id)}/receipts/{name}.json"
+
+
+def resume(kind: str, key: str, attempt_id: str, step: int) -> str:
+    """A resume state's folder; steps are zero-padded so that names sort by step."""
+    return f"{attempt(kind, key, attempt_id)}/resume/{step:08d}"
+
+
+def metrics(kind: str, key: str, attempt_id: str, segment: int) -> str:
+    return f"{attempt(kind, key, attempt_id)}/metrics/{segment:06d}.jsonl"
+
+
+def timings(kind: str, key: str, attempt_id: str, segment: int) -> str:
+    return f"{attempt(kind, key, attempt_id)}/timings/{segment:06d}.jsonl"
+
+
+def progress(kind: str, key: str, attempt_id: str) -> str:
+    return f"{attempt(kind, key, attempt_id)}/progress.json"
+
+
+def log(kind: str, key: str, attempt_id: str) -> str:
+    return f"{attempt(kind, key, attempt_id)}/log.txt"
+
+
+def point(key: str) -> str:
+    return f"{POINTS}/{key}.json"
+
+
+def run(namespace: str, name: str) -> str:
+    return f"{RUNS}/{namespace}/{name}"
+
+
+def wanted(namespace: str, name: str) -> str:
+    return f"{run(namespace, name)}/wanted.json"
+
+
+def report(namespace: str, name: str, file_name: str) -> str:
+    return f"{run(namespace, name)}/report/{file_name}"

@@ -1,0 +1,170 @@
+"""How one RL run trains (Algorithm 1, lines 3 to 10) and how its policies are merged (lines 12 and 13)."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from enum import StrEnum
+from typing import Annotated, Self
+
+from annotated_types import Ge, Gt, Le, Lt
+from pydantic import Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from warpctl.spec.base import DecimalText, SpecModel
+
+
+class Anchor(StrEnum):
+    EMA = "Ema"
+    SFT = "Sft"
+    NO_ANCHOR = "NoAnchor"
+
+
+class Baseline(StrEnum):
+    NO_BASELINE = "NoBaseline"
+    BATCH_MEAN = "BatchMean"
+    LEAVE_ONE_OUT = "LeaveOneOut"
+
+
+class Precision(StrEnum):
+    FLOAT32 = "Float32"
+    BFLOAT16 = "BFloat16"
+
+
+class Granularity(StrEnum):
+    LAYER = "Layer"
+    TENSOR = "Tensor"
+    GLOBAL = "Global"
+
+
+class SlerpOrder(StrEnum):
+    PAPER = "Paper"
+    SYMMETRIC = "Symmetric"
+
+
+class Optimizer(SpecModel):
+    """Adam, as in the paper; a fresh state for every RL run."""
+
+    learning_rate: Annotated[DecimalText, Gt(0), Le(1)] = Decimal("1e-6")
+    """Peak learning rate, constant after the warm-up (paper: 1e-6)."""
+    warmup_steps: Annotated[int, Ge(0), Le(1_000_000)] = 100
+    """Optimizer steps of linear warm-up from 0 (paper: 100)."""
+    beta1: Annotated[DecimalText, Ge(0), Lt(1)] = Decimal("0.9")
+    """Adam's first-moment decay (not stated in the paper)."""
+    beta2: Annotated[DecimalText, Ge(0), Lt(1)] = Decimal("0.95")
+    """Adam's second-moment decay (not stated in the paper)."""
+    epsilon: Annotated[DecimalText, Gt(0), Le(1)] = Decimal("1e-8")
+    """Adam's epsilon (not stated in the paper)."""
+    max_grad_norm: Annotated[DecimalText, Gt(0)] | None = Decimal("1")
+    """Gradients are scaled down to this global norm; null: no clipping (not stated in the paper)."""
+
+
+class Sampling(SpecModel):
+    """How completions are sampled, in training and in evaluation alike."""
+
+    temperature: Annotated[DecimalText, Gt(0), Le(10)] = Decimal("0.9")
+    """Softmax temperature (paper: 0.9); log-probabilities are taken at this temperature everywhere."""
+    top_p: Annotated[DecimalText, Gt(0), Le(1)] = Decimal("1")
+    """Nucleus mass; 1 samples from the whole distribution. Below 1, log-probabilities stay those of the whole one."""
+    max_new_tokens: Annotated[int, Ge(1), Le(131_072)] = 128
+    """Longest completion, in tokens, the end-of-sequence token included."""
+
+
+class RewardShaping(SpecModel):
+    """What is done to the raw score before the KL term."""
+
+    clip: Annotated[DecimalText, Gt(0)] | None = None
+    """The weighted score is clipped to [-clip, clip]; null: not clipped."""
+    length_penalty: Annotated[DecimalText, Ge(0), Le(1000)] = Decimal("0")
+    """Subtracted per completion token (paper, appendix: 0.0005)."""
+    missing_end_penalty: Annotated[DecimalText, Ge(0), Le(1_000_000)] = Decimal("0")
+    """Subtracted from the score of a completion that has no end-of-sequence token."""
+
+
+class ResumeState(SpecModel):
+    """Everything that is needed to continue an RL run: policy, EMA, optimizer, generators, position."""
+
+    every_steps: Annotated[int, Ge(1), Le(1_000_000)] = 100
+    """A resume state is saved after this many optimizer steps, and when the worker is asked to stop."""
+
+
+class TrajectoryEvaluation(SpecModel):
+    """Evaluation along an RL run, with its own random generator, so that it changes nothing in training."""
+
+    every_steps: Annotated[int, Ge(1), Le(1_000_000)] = 100
+    """Optimizer steps between evaluations (paper: 100)."""
+    num_prompts: Annotated[int, Ge(0), Le(100_000)] = 64
+    """Evaluation prompts used each time; 0 switches it off."""
+
+
+Steps = Annotated[int, Ge(1), Le(10_000_000)]
+
+
+class Training(SpecModel):
+    """One RL run: REINFORCE with a KL term to the anchor inside the reward."""
+
+    steps: Steps | Annotated[tuple[Steps, ...], Field(min_length=1, max_length=100)]
+    """Optimizer steps T of each RL run: one number, or one per iteration (the last one repeats)."""
+    anchor: Anchor = Anchor.EMA
+    """Target of the KL term: Ema (the paper's moving average of the policy), Sft (fixed), NoAnchor (no KL term)."""
+    ema_rate: Annotated[DecimalText, Gt(0), Le(1)] = Decimal("0.01")
+    """Anchor update rate mu: anchor = (1 - mu) anchor + mu policy, after every step (paper: 0.01)."""
+    kl_coefficient: Annotated[DecimalText, Ge(0), Le(1000)] = Decimal("0.1")
+    """beta: the reward is score - beta * log(policy / anchor), summed over the completion (paper: 0.1)."""
+    baseline: Baseline = Baseline.BATCH_MEAN
+    """What is subtracted from the reward (not stated in the paper)."""
+    batch_size: Annotated[int, Ge(1), Le(1_000_000)] = 128
+    """Completions per optimizer step (paper: 128); a multiple of numGenerations."""
+    micro_batch_size: Annotated[int, Ge(1), Le(1_000_000)] | None = None
+    """Completions per forward and backward pass; null: the whole batch."""
+    num_generations: Annotated[int, Ge(1), Le(1024)] = 1
+    """Completions per prompt; LeaveOneOut needs at least 2."""
+    optimizer: Optimizer = Optimizer()
+    """Adam's settings."""
+    sampling: Sampling = Sampling()
+    """How completions are sampled."""
+    reward_shaping: RewardShaping = RewardShaping()
+    """Clipping and penalties."""
+    precision: Precision = Precision.FLOAT32
+    """Arithmetic of forward and backward passes; master weights, EMA and optimizer are float32 always."""
+    max_kl: Annotated[DecimalText, Gt(0)] | None = Decimal("200")
+    """An RL run ends, published and marked, when its running KL to SFT reaches this many nats (paper: 200)."""
+    resume_state: ResumeState = ResumeState()
+    """When resume states are saved."""
+    evaluation: TrajectoryEvaluation = TrajectoryEvaluation()
+    """Evaluation along the run."""
+
+    def steps_of(self, iteration: int) -> int:
+        """Optimizer steps of the RL runs of `iteration` (from 1)."""
+        if isinstance(self.steps, int):
+            return self.steps
+        return self.steps[min(iteration, len(self.steps)) - 1]
+
+    @model_validator(mode="after")
+    def _batch_divides(self) -> Self:
+        if self.batch_size % self.num_generations:
+            raise PydanticCustomError(
+                "batch",
+                "batchSize {batch} must be a multiple of numGenerations {generations}",
+                {"batch": self.batch_size, "generations": self.num_generations},
+            )
+        if self.micro_batch_size is not None and self.batch_size % self.micro_batch_size:
+            raise PydanticCustomError(
+                "batch",
+                "batchSize {batch} must be a multiple of microBatchSize {micro}",
+                {"batch": self.batch_size, "micro": self.micro_batch_size},
+            )
+        if self.baseline is Baseline.LEAVE_ONE_OUT and self.num_generations < 2:
+            raise PydanticCustomError("baseline", "baseline LeaveOneOut needs numGenerations of at least 2")
+        return self
+
+
+class Merge(SpecModel):
+    """SLERP of the task vectors, then LITI toward the iteration's init."""
+
+    granularity: Granularity = Granularity.LAYER
+    """What SLERP is applied to at a time: Layer (paper; embeddings, final norm and head are groups of their own),
+    Tensor, or Global (the whole task vector)."""
+    order: SlerpOrder = SlerpOrder.PAPER
+    """For more than two RL runs: Paper (slerp of slerps, lambda = 1/m, order-dependent) or Symmetric."""
+    liti_rate: Annotated[DecimalText, Gt(0), Le(1)] = Decimal("0.3")
+    """eta: the next init is (1 - eta) init + eta merged (paper: 0.3); 0 would keep the init, 1 keeps the merged policy."""

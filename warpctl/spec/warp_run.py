@@ -1,0 +1,166 @@
+"""The WarpRun: one whole WARP procedure, as a user writes it. Its field docstrings are the reference (docs/spec.md)."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from enum import StrEnum
+from typing import Annotated, Any, Literal, Self
+
+from annotated_types import Ge, Gt, Le, Lt
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic.alias_generators import to_camel
+from pydantic_core import PydanticCustomError
+
+from warpctl.spec.base import DecimalText, SpecModel
+from warpctl.spec.compute import Budget, Compute, DeletionPolicy, Retention, Retry, UpdatePolicy
+from warpctl.spec.models import HeldOutSplit, Models, Prompts, Storage
+from warpctl.spec.training import Merge, Training
+
+API_VERSION = "warpctl.dev/v1alpha1"
+REFRESH_ANNOTATION = "warpctl.dev/refresh"
+NAME_PATTERN = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"
+
+
+class Control(StrEnum):
+    NO_ANCHOR = "NoAnchor"
+    SFT_ANCHOR = "SftAnchor"
+    COMPUTE_MATCHED = "ComputeMatched"
+
+
+class Hypervolume(SpecModel):
+    """The fixed corner that hypervolumes are measured from; never taken from the data."""
+
+    max_kl: Annotated[DecimalText, Gt(0)] = Decimal("200")
+    """KL to SFT of the reference corner, in nats; its reward is that of the SFT policy."""
+
+
+class Evaluation(SpecModel):
+    """The KL-reward front of each iteration."""
+
+    liti_rates: Annotated[tuple[Annotated[DecimalText, Gt(0), Le(2)], ...], Field(min_length=1, max_length=32)] = (
+        Decimal("0.1"),
+        Decimal("0.3"),
+        Decimal("0.5"),
+        Decimal("0.8"),
+        Decimal("1"),
+    )
+    """Points of the output front: (1 - eta) sft + eta merged, above 1 extrapolates (paper: 0, .1, .3, .5, .8, 1;
+    0 is the SFT policy, which is always evaluated)."""
+    num_prompts: Annotated[int, Ge(1), Le(1_000_000)] | None = None
+    """Evaluation prompts used, the same for every point; null: all."""
+    num_generations: Annotated[int, Ge(1), Le(1024)] = 1
+    """Completions per evaluation prompt."""
+    seed: Annotated[int, Ge(0), Le(2**31 - 1)] = 0
+    """Seed of evaluation sampling, the same for every point, so that differences are paired."""
+    confidence_level: Annotated[DecimalText, Gt(0), Lt(1)] = Decimal("0.95")
+    """Level of the bootstrap intervals over prompts."""
+    hypervolume: Hypervolume = Hypervolume()
+    """Reference of the hypervolume."""
+
+
+class WarpRunSpec(SpecModel):
+    """What the run shall be."""
+
+    algorithm_version: Literal["1"] = "1"
+    """Version of the numerics: stays what it was when warpctl is upgraded, so that finished stages stay finished."""
+    storage: Storage
+    """The artifact store."""
+    models: Models
+    """SFT policy and rewards."""
+    prompts: Prompts
+    """The prompt set."""
+    iterations: Annotated[int, Ge(1), Le(100)] = 5
+    """Number of WARP iterations I (paper: 5)."""
+    rl_runs: Annotated[int, Ge(1), Le(64)] = 2
+    """Independent RL runs M of each iteration (paper: 2)."""
+    seed: Annotated[int, Ge(0), Le(2**31 - 1)] = 0
+    """Seed of the run; RL runs derive theirs from it, their iteration and their member number."""
+    training: Training
+    """The RL runs."""
+    merge: Merge = Merge()
+    """SLERP and LITI."""
+    evaluation: Evaluation = Evaluation()
+    """The front."""
+    controls: Annotated[tuple[Control, ...], Field(max_length=3)] = ()
+    """Further single RL runs from the SFT policy to compare with: NoAnchor (no KL term), SftAnchor (KL to the SFT policy),
+    ComputeMatched (as many steps as all RL runs of all iterations together)."""
+    compute: Compute = Compute()
+    """Resources."""
+    parallelism: Annotated[int, Ge(1), Le(1024)] | None = None
+    """Most stages at once; null: as many as cores, GPUs or the cluster allow."""
+    retry: Retry = Retry()
+    """Further attempts of failed stages."""
+    retention: Retention = Retention()
+    """What stays in the store."""
+    budget: Budget = Budget()
+    """Limit on cost."""
+    suspend: bool = False
+    """True stops the run's workers after they have saved; false goes on from there."""
+    update_policy: UpdatePolicy = UpdatePolicy.RESTAGE
+    """What a change of outcome does to a started run: Restage makes the changed stages anew, Reject refuses the change."""
+    deletion_policy: DeletionPolicy = DeletionPolicy.RETAIN
+    """What deleting the WarpRun does to its artifacts: Retain them all, or Delete those that no other run wants."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        rewards = (*self.models.rewards, *self.models.held_out_rewards)
+        names = [reward.name for reward in rewards]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise PydanticCustomError(
+                "unique", "reward names must be unique; {names} is used twice", {"names": twice[0]}
+            )
+        if len(set(self.controls)) != len(self.controls):
+            raise PydanticCustomError("unique", "controls must not repeat")
+        if len(set(self.evaluation.liti_rates)) != len(self.evaluation.liti_rates):
+            raise PydanticCustomError("unique", "evaluation.litiRates must not repeat")
+        split, wanted = self.prompts.evaluation_split, self.evaluation.num_prompts
+        if isinstance(split, HeldOutSplit) and wanted is not None and wanted > split.count:
+            raise PydanticCustomError(
+                "range",
+                "evaluation.numPrompts {wanted} must not exceed prompts.evaluationSplit.count {count}",
+                {"wanted": wanted, "count": split.count},
+            )
+        return self
+
+
+class Metadata(BaseModel):
+    """Kubernetes object metadata; what else an API server adds is ignored."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="ignore", alias_generator=to_camel, populate_by_name=True, use_attribute_docstrings=True
+    )
+
+    name: Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
+    """Name of the run: a DNS label of at most 63 characters."""
+    namespace: Annotated[str, StringConstraints(pattern=NAME_PATTERN)] = "default"
+    """Namespace of the run."""
+    labels: dict[str, str] = {}
+    """Labels."""
+    annotations: dict[str, str] = {}
+    """Annotations; warpctl.dev/refresh is the nonce of `warpctl refresh`."""
+
+
+class WarpRun(SpecModel):
+    """One whole WARP procedure."""
+
+    api_version: Literal["warpctl.dev/v1alpha1"]
+    """Version of this schema."""
+    kind: Literal["WarpRun"]
+    """Kind of the object."""
+    metadata: Metadata
+    """Name and namespace."""
+    spec: WarpRunSpec
+    """What the run shall be."""
+    status: dict[str, Any] | None = Field(default=None, repr=False)
+    """Written by the controller; ignored in a file."""
+
+    @property
+    def refresh_nonce(self) -> str:
+        """Part of every import's key: a new one imports everything again."""
+        return self.metadata.annotations.get(REFRESH_ANNOTATION, "")
+
+    @property
+    def full_name(self) -> str:
+        """namespace/name."""
+        return f"{self.metadata.namespace}/{self.metadata.name}"
