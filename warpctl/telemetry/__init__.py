@@ -1,0 +1,1 @@
+"""How the programs speak to operators: structured log lines. Imports nothing of the package."""

@@ -1,0 +1,153 @@
+"""What every worker program does around its own work: read its input, obey SIGTERM, report, exit with a class of failure.
+
+A worker module is `def main(context: Context) -> None` and `run(main)`. Success is the commit marker, not the exit code:
+a worker whose stage is already committed leaves at once with 0.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from types import FrameType
+
+import structlog
+
+from warpctl import artifacts
+from warpctl.errors import EXIT_DONE, EXIT_FINAL, EXIT_RETRYABLE, Interrupted, WarpctlError
+from warpctl.spec.stage_input import StageInput
+from warpctl.storage.publish import Publication
+from warpctl.storage.store import Store
+from warpctl.telemetry.log import Transcript, logger
+
+PROGRESS_SECONDS_LOCAL = 0.5
+PROGRESS_SECONDS_REMOTE = 15.0
+
+
+class StopFlag:
+    """Set by SIGTERM (and Ctrl-C); a worker looks at it where it can save and leave."""
+
+    def __init__(self) -> None:
+        self._set = False
+
+    def install(self) -> None:
+        """Make SIGTERM and SIGINT set this flag instead of ending the process."""
+        signal.signal(signal.SIGTERM, self._on_signal)
+        signal.signal(signal.SIGINT, self._on_signal)
+
+    def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
+        self._set = True
+
+    def set(self) -> None:
+        self._set = True
+
+    def is_set(self) -> bool:
+        return self._set
+
+    def raise_if_set(self) -> None:
+        """Raise `Interrupted` when the process was asked to stop: for places where there is nothing to save."""
+        if self._set:
+            raise Interrupted("asked to stop; what was finished so far is kept")
+
+
+@dataclass
+class Context:
+    """What a worker's `main` is given."""
+
+    stage_input: StageInput
+    store: Store
+    publication: Publication
+    log: structlog.stdlib.BoundLogger
+    stop: StopFlag = field(default_factory=StopFlag)
+    started: float = field(default_factory=time.monotonic)
+    _last_progress: float = 0.0
+
+    def report_progress(self, done: int, total: int, unit: str, **fields: float | str) -> None:
+        """Leave `done` of `total` `unit` in progress.json (a view, overwritten at a bounded rate; never an input).
+
+        `fields` are a few figures worth seeing while waiting, such as the current reward.
+        """
+        now = time.monotonic()
+        pause = PROGRESS_SECONDS_LOCAL if self.store.local_path("x") is not None else PROGRESS_SECONDS_REMOTE
+        if done < total and now - self._last_progress < pause:
+            return
+        self._last_progress = now
+        stage = self.stage_input
+        body = {
+            "done": done,
+            "total": total,
+            "unit": unit,
+            "elapsedSeconds": round(now - self.started, 3),
+            "at": datetime.now(UTC).isoformat(),
+            **fields,
+        }
+        path = artifacts.progress(stage.kind, stage.key, stage.attempt_id)
+        try:
+            self.store.write(path, json.dumps(body).encode())
+        except (WarpctlError, OSError) as error:  # a view is never worth a failed attempt
+            self.log.warning("progress not written", error=str(error))
+
+    def gpu_seconds(self) -> float:
+        """GPU-seconds that this attempt has used so far: GPUs times wall time."""
+        return self.stage_input.resources.gpus * (time.monotonic() - self.started)
+
+
+def run(main: Callable[[Context], None]) -> None:
+    """Run one worker and leave the process with the exit code of its outcome (see errors.py)."""
+    transcript = Transcript()
+    log = logger(transcript)
+    stop = StopFlag()
+    stop.install()
+    try:
+        stage_input = StageInput.from_environment(os.environ)
+        log = log.bind(run=f"{stage_input.namespace}/{stage_input.run}", stage=stage_input.stage_id)
+        log = log.bind(attempt=stage_input.attempt_id)
+        store = Store.open(stage_input.storage)
+    except (WarpctlError, ValueError) as error:
+        log.error("worker cannot start", error=str(error), hint=getattr(error, "hint", ""))  # noqa: TRY400  # one line
+        sys.exit(getattr(error, "exit_code", EXIT_FINAL))
+    code = _attempt(main, Context(stage_input, store, _publication(store, stage_input), log, stop))
+    _leave_log(store, stage_input, transcript, log)
+    sys.stdout.flush()
+    sys.exit(code)
+
+
+def _publication(store: Store, stage_input: StageInput) -> Publication:
+    return Publication(store, stage_input, now=lambda: datetime.now(UTC))
+
+
+def _attempt(main: Callable[[Context], None], context: Context) -> int:
+    stage, log = context.stage_input, context.log
+    try:
+        if context.store.stat(artifacts.marker(stage.kind, stage.key)) is not None:
+            log.info("already committed")
+            return EXIT_DONE
+        log.info("started", pid=os.getpid())
+        main(context)
+        log.info("published", seconds=time.monotonic() - context.started)
+    except WarpctlError as error:
+        log.error(type(error).__name__, error=error.message, hint=error.hint)  # noqa: TRY400  # one line, no traceback
+        return error.exit_code
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            log.error("disk full", error=str(error), hint="free some space; what is published stays")  # noqa: TRY400
+        else:
+            log.exception("failed")
+        return EXIT_RETRYABLE
+    except Exception:
+        log.exception("failed")
+        return EXIT_RETRYABLE
+    return EXIT_DONE
+
+
+def _leave_log(store: Store, stage: StageInput, transcript: Transcript, log: structlog.stdlib.BoundLogger) -> None:
+    try:
+        store.write(artifacts.log(stage.kind, stage.key, stage.attempt_id), transcript.text().encode())
+    except (WarpctlError, OSError) as error:
+        log.warning("log not stored", error=str(error))
