@@ -1,0 +1,72 @@
+"""Task vectors (weights minus init) and the Gram matrix that every SLERP coefficient is a function of.
+
+Sums are taken in float64 over blocks of a fixed size, each by numpy's pairwise summation, then exactly over the blocks:
+the result does not depend on threads, on BLAS, or on how a checkpoint was cut into shards.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+BLOCK_ELEMENTS = 1 << 16
+"""Elements that are worked on at a time: M + 1 float64 blocks of 512 KiB stay in the processor's caches."""
+
+Float64 = npt.NDArray[np.float64]
+
+
+def blocks(num_elements: int) -> Iterator[slice]:
+    """Consecutive slices of at most BLOCK_ELEMENTS that cover a flat tensor of `num_elements`."""
+    for start in range(0, num_elements, BLOCK_ELEMENTS):
+        yield slice(start, min(start + BLOCK_ELEMENTS, num_elements))
+
+
+def products(weights_KN: Float64) -> Float64:
+    """Inner products within one block: (K, K), of the init and the M task vectors (row 0 is the init).
+
+    weights_KN: float64 (K, N), the init first, then the members' weights; it is overwritten: rows 1 to M become
+    task vectors. The difference of two float32 numbers in float64 is exact unless they are 2**29 apart.
+    """
+    weights_KN[1:] -= weights_KN[0]
+    num_rows = len(weights_KN)
+    products_KK = np.empty((num_rows, num_rows))
+    scratch_N = np.empty_like(weights_KN[0])
+    for row in range(num_rows):
+        for column in range(row + 1):
+            np.multiply(weights_KN[row], weights_KN[column], out=scratch_N)
+            products_KK[row, column] = products_KK[column, row] = scratch_N.sum()
+    return products_KK
+
+
+def add_up(parts: Sequence[Float64]) -> Float64:
+    """Sum of the blocks' products, correctly rounded (math.fsum), so independent of their order: (K, K)."""
+    first = parts[0]
+    total_KK = np.empty_like(first)
+    for row, column in np.ndindex(*first.shape):
+        total_KK[row, column] = math.fsum(part[row, column] for part in parts)
+    return total_KK
+
+
+def task_gram(products_KK: Float64) -> Float64:
+    """Gram matrix of the task vectors alone, (M, M): all that SLERP needs."""
+    return products_KK[1:, 1:]
+
+
+def weight_gram(products_KK: Float64) -> Float64:
+    """Gram matrix of the full weights of the members, (M, M), from <init, init>, <init, delta> and <delta, delta>."""
+    with_init_M = products_KK[0, 1:]
+    gram_MM: Float64 = products_KK[0, 0] + with_init_M[:, None] + with_init_M[None, :] + products_KK[1:, 1:]
+    return gram_MM
+
+
+def cosines(gram_MM: Float64) -> Float64:
+    """Cosine of each pair, within [-1, 1], exactly 1 on the diagonal; NaN where a vector is zero: (M, M)."""
+    norms_M = np.sqrt(np.diagonal(gram_MM))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        cosines_MM = gram_MM / norms_M[:, None] / norms_M[None, :]
+    cosines_MM = np.clip(cosines_MM, -1.0, 1.0)
+    np.fill_diagonal(cosines_MM, np.where(norms_M > 0, 1.0, np.nan))
+    return cosines_MM
