@@ -1,0 +1,258 @@
+"""Sampling completions from a causal language model (Algorithm 1, line 6).
+
+Shape suffixes: B completions, S prompt tokens, T completion tokens, V vocabulary, A rows that are still alive.
+
+It is `transformers.generate` without what WARP does not need. Prompts are sorted by length and prefilled together;
+keys and values go into memory that is reserved once; the randomness is drawn for many tokens at a time (Gumbel-max:
+argmax of logits plus Gumbel noise is a sample of the softmax); every few tokens the ended rows leave the batch.
+
+A row's noise depends on its place in the batch and on the token's place in the completion alone, so that one
+completion's end never changes the randomness of another.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer
+
+from warpctl.rl.logprobs import left_padded
+from warpctl.spec.training import Sampling
+
+END_CHECK_TOKENS = 4
+"""Ended rows are looked for, and dropped, every so many tokens: each look waits for the device."""
+KEPT_SHARE = 0.8
+"""Rows are dropped once no more than this share is alive: dropping copies the cache."""
+NOISE_BYTES = 64 * 1024 * 1024
+"""Noise drawn ahead takes at most about this much memory."""
+
+
+@dataclass(frozen=True)
+class Completions:
+    """Sampled completions, one entry a prompt, in the prompts' order."""
+
+    prompts: list[list[int]]
+    """The prompt tokens."""
+    tokens: list[list[int]]
+    """The completion tokens, the end-of-sequence token included where it was sampled."""
+    logprobs: list[Tensor]
+    """Per completion token (T,): its log-probability at the sampling temperature, of the whole distribution (top-p
+    or not), float32 on the CPU."""
+    is_complete: list[bool]
+    """True: it ended with an end-of-sequence token; False: it was cut at the token limit."""
+    logits: list[Tensor] | None = None
+    """With keep_logits: per completion (T, V), the logits that its tokens were drawn from, float32, not divided by
+    the temperature, on the model's device."""
+
+    @property
+    def lengths(self) -> list[int]:
+        """Tokens of each completion, the end included."""
+        return [len(tokens) for tokens in self.tokens]
+
+
+class ReservedLayer(DynamicLayer):  # type: ignore[misc]  # transformers is untyped here
+    """One layer's keys and values in memory reserved for the whole completion: growing it copies nothing."""
+
+    def __init__(self, capacity: int) -> None:
+        super().__init__()
+        self.capacity = capacity
+        self.length = 0
+
+    def update(self, key_states: Tensor, value_states: Tensor, *_args: Any, **_kwargs: Any) -> tuple[Tensor, Tensor]:
+        """Append (B, heads, new, head_dim) states; returns views of all so far."""
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+            self.key_store = self._reserve(key_states)
+            self.value_store = self._reserve(value_states)
+        end = self.length + key_states.shape[-2]
+        self.key_store[:, :, self.length : end] = key_states
+        self.value_store[:, :, self.length : end] = value_states
+        self.length = end
+        self.keys, self.values = self.key_store[:, :, :end], self.value_store[:, :, :end]
+        return self.keys, self.values
+
+    def batch_select_indices(self, indices: Tensor) -> None:
+        """Keep only these rows."""
+        self.key_store, self.value_store = self.key_store[indices], self.value_store[indices]
+        self.keys, self.values = self.key_store[:, :, : self.length], self.value_store[:, :, : self.length]
+
+    def _reserve(self, states: Tensor) -> Tensor:
+        return states.new_empty((*states.shape[:-2], self.capacity, states.shape[-1]))
+
+
+def reserved_cache(model: Any, capacity: int) -> DynamicCache:
+    """A cache for `capacity` tokens; layers of another kind than plain attention keep transformers' own."""
+    cache = DynamicCache(config=model.config)
+    cache.layers = [ReservedLayer(capacity) if type(layer) is DynamicLayer else layer for layer in cache.layers]
+    return cache
+
+
+def top_p_filtered(scaled_BV: Tensor, top_p: float) -> Tensor:
+    """Logits with -inf outside the nucleus: the fewest most likely tokens whose mass reaches `top_p`, at least one."""
+    if top_p >= 1.0:
+        return scaled_BV
+    sorted_BV, order_BV = scaled_BV.sort(dim=-1, descending=True, stable=True)
+    probs_BV = sorted_BV.softmax(dim=-1)
+    mass_before_BV = probs_BV.cumsum(dim=-1) - probs_BV
+    outside_BV = torch.zeros_like(probs_BV, dtype=torch.bool).scatter(-1, order_BV, mass_before_BV >= top_p)
+    return scaled_BV.masked_fill(outside_BV, -math.inf)
+
+
+def gumbel_noise(shape: tuple[int, ...], generator: torch.Generator, device: torch.device) -> Tensor:
+    """Standard Gumbel noise, float32: -log of exponential noise."""
+    return torch.empty(shape, device=generator.device).exponential_(generator=generator).log_().neg_().to(device)
+
+
+def sample(
+    model: Any,
+    prompts: Sequence[Sequence[int]],
+    *,
+    sampling: Sampling,
+    end_tokens: frozenset[int],
+    pad_token: int,
+    generator: torch.Generator,
+    max_batch: int | None = None,
+    keep_logits: bool = False,
+) -> Completions:
+    """Sample one completion for each prompt (repeat a prompt to have several).
+
+    At most `max_batch` rows are decoded together (None: all). The model is used as it is: put it into eval mode and
+    under autocast before. With `generator` in the same state, the same model gives the same completions.
+    """
+    order = sorted(range(len(prompts)), key=lambda row: len(prompts[row]))
+    step = max_batch or max(1, len(order))
+    tokens: list[list[int]] = [[] for _ in order]
+    logprobs: list[Tensor] = [torch.empty(0) for _ in order]
+    logits: list[Tensor] = [torch.empty(0) for _ in order]
+    for start in range(0, len(order), step):
+        rows = order[start : start + step]
+        chunk = _decode(
+            model,
+            [list(prompts[row]) for row in rows],
+            sampling=sampling,
+            end_tokens=end_tokens,
+            pad_token=pad_token,
+            generator=generator,
+            keep_logits=keep_logits,
+        )
+        for place, row in enumerate(rows):
+            tokens[row], logprobs[row] = chunk.tokens[place], chunk.logprobs[place]
+            if chunk.logits is not None:
+                logits[row] = chunk.logits[place]
+    return Completions(
+        prompts=[list(prompt) for prompt in prompts],
+        tokens=tokens,
+        logprobs=logprobs,
+        is_complete=[bool(row) and row[-1] in end_tokens for row in tokens],
+        logits=logits if keep_logits else None,
+    )
+
+
+@torch.no_grad()
+def _decode(
+    model: Any,
+    prompts: list[list[int]],
+    *,
+    sampling: Sampling,
+    end_tokens: frozenset[int],
+    pad_token: int,
+    generator: torch.Generator,
+    keep_logits: bool,
+) -> Completions:
+    """Decode one batch of prompts, in their order."""
+    device = model.device
+    num_rows, max_new, temperature = len(prompts), sampling.max_new_tokens, float(sampling.temperature)
+    input_BS, mask_BS = left_padded(prompts, pad_token, device)
+    num_prompt_tokens = input_BS.shape[1]
+    cache = reserved_cache(model, num_prompt_tokens + max_new)
+    ends = torch.tensor(sorted(end_tokens), device=device)
+    tokens_BT = torch.full((num_rows, max_new), pad_token, device=device)
+    logprobs_BT = torch.zeros((num_rows, max_new), device=device)
+    kept_logits: list[tuple[Tensor, Tensor]] = []
+    rows_A = torch.arange(num_rows, device=device)
+    has_ended_A = torch.zeros(num_rows, dtype=torch.bool, device=device)
+    positions_A = None if mask_BS is None else mask_BS.sum(dim=1)
+
+    step_tokens, step_mask = input_BS, mask_BS
+    step_positions = None if mask_BS is None else (mask_BS.cumsum(dim=1) - 1).clamp(min=0)
+    noise_NBV = torch.empty(0)
+    for t in range(max_new):
+        output = model(
+            input_ids=step_tokens,
+            attention_mask=step_mask,
+            position_ids=step_positions,
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        logits_AV = output.logits[:, -1].float()
+        place = t % _noise_tokens(num_rows, logits_AV.shape[-1])
+        if place == 0:
+            num_ahead = min(_noise_tokens(num_rows, logits_AV.shape[-1]), max_new - t)
+            noise_NBV = gumbel_noise((num_ahead, num_rows, logits_AV.shape[-1]), generator, device)
+        scaled_AV = logits_AV / temperature
+        noise_AV = noise_NBV[place] if len(rows_A) == num_rows else noise_NBV[place, rows_A]
+        next_A = (top_p_filtered(scaled_AV, float(sampling.top_p)) + noise_AV).argmax(dim=-1)
+        tokens_BT[rows_A, t] = next_A
+        logprobs_BT[rows_A, t] = scaled_AV.log_softmax(dim=-1).gather(1, next_A[:, None])[:, 0]
+        if keep_logits:
+            kept_logits.append((rows_A, logits_AV))
+        has_ended_A = has_ended_A | torch.isin(next_A, ends)
+
+        if (t + 1) % END_CHECK_TOKENS == 0:
+            alive = (~has_ended_A).nonzero()[:, 0]
+            if len(alive) == 0:
+                break
+            if len(alive) <= KEPT_SHARE * len(rows_A):
+                cache.batch_select_indices(alive)
+                rows_A, next_A, has_ended_A = rows_A[alive], next_A[alive], has_ended_A[alive]
+                if positions_A is not None and step_mask is not None:
+                    positions_A, step_mask = positions_A[alive], step_mask[alive]
+        step_tokens = next_A[:, None]
+        if positions_A is not None and step_mask is not None:
+            step_mask = torch.cat([step_mask, step_mask.new_ones((len(rows_A), 1))], dim=1)
+            step_positions = positions_A[:, None]
+            positions_A = positions_A + 1
+    return _trimmed(prompts, tokens_BT, logprobs_BT, kept_logits, end_tokens)
+
+
+def _noise_tokens(num_rows: int, vocabulary: int) -> int:
+    """How many tokens' noise is drawn at a time."""
+    return max(1, NOISE_BYTES // (4 * num_rows * vocabulary))
+
+
+def _trimmed(
+    prompts: list[list[int]],
+    tokens_BT: Tensor,
+    logprobs_BT: Tensor,
+    kept_logits: list[tuple[Tensor, Tensor]],
+    end_tokens: frozenset[int],
+) -> Completions:
+    """Cut every row after its first end-of-sequence token: rows run on to the next look for ends."""
+    tokens, lengths = [], []
+    for row in tokens_BT.tolist():
+        length = next((t + 1 for t, token in enumerate(row) if token in end_tokens), len(row))
+        tokens.append(row[:length])
+        lengths.append(length)
+    logprobs_BT = logprobs_BT.cpu()
+    logits: list[Tensor] | None = None
+    if kept_logits:
+        by_row: list[list[Tensor]] = [[] for _ in prompts]
+        for rows_A, logits_AV in kept_logits:
+            for place, row_number in enumerate(rows_A.tolist()):
+                if len(by_row[row_number]) < lengths[row_number]:
+                    by_row[row_number].append(logits_AV[place])
+        logits = [torch.stack(rows) for rows in by_row]
+    return Completions(
+        prompts=prompts,
+        tokens=tokens,
+        logprobs=[logprobs_BT[row, :length] for row, length in enumerate(lengths)],
+        is_complete=[row[-1] in end_tokens for row in tokens],
+        logits=logits,
+    )
