@@ -4,6 +4,7 @@ Paths are relative to the storage root and always use forward slashes:
 
     stages/<kind>/<key>/attempts/<attempt>/files/<name>         each written once
     stages/<kind>/<key>/attempts/<attempt>/receipts/<name>.json a finished file of an unfinished attempt
+    stages/import/<key>/attempts/<attempt>/listing.json         what an import's attempt found at its source
     stages/<kind>/<key>/attempts/<attempt>/resume/<step>/...    a resume state, its own marker last
     stages/<kind>/<key>/attempts/<attempt>/metrics/<n>.jsonl    metric segments (timings/<n>.jsonl apart)
     stages/<kind>/<key>/attempts/<attempt>/progress.json        overwritten: a view
@@ -49,6 +50,11 @@ def file(kind: str, key: str, attempt_id: str, name: str) -> str:
 
 def receipt(kind: str, key: str, attempt_id: str, name: str) -> str:
     return f"{attempt(kind, key, attempt_id)}/receipts/{name}.json"
+
+
+def import_listing(key: str, attempt_id: str) -> str:
+    """Fingerprints of the source's files: a later attempt adopts a finished file only when its source is the same."""
+    return f"{attempt('import', key, attempt_id)}/listing.json"
 
 
 def resume(kind: str, key: str, attempt_id: str, step: int) -> str:
