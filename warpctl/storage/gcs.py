@@ -1,0 +1,97 @@
+"""Google Cloud Storage: gcsfs with our retries in place of its own, and what its errors mean."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from warpctl.errors import StoreUnavailableError
+from warpctl.storage.create_once import create_in_object_store
+from warpctl.storage.object_files import ObjectFiles
+from warpctl.storage.retries import Retries
+
+# gcsfs reads this when it is imported. Its extended file system asks for each bucket's layout over gRPC first, which blocks
+# for a minute against an emulator and which flat objects do not need anywhere.
+os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
+
+import aiohttp
+import google.auth.exceptions
+from gcsfs.core import GCSFileSystem
+from gcsfs.retry import HttpError, is_retriable
+
+_request_once = getattr(GCSFileSystem._request, "__wrapped__", GCSFileSystem._request)  # noqa: SLF001
+"""gcsfs's request without its fixed six attempts (31 seconds, and none after a timeout)."""
+
+
+class RetryingGcs(GCSFileSystem):  # type: ignore[misc]  # gcsfs has no types
+    """Every single request retried by our policy, those of a streaming upload too."""
+
+    def __init__(self, *, retries: Retries, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._retries = retries
+
+    async def _request(self, method: str, path: str, *args: Any, **kwargs: Any) -> Any:
+        try:
+            async for attempt in self._retries.context(is_transient):
+                with attempt:
+                    return await _request_once(self, method, path, *args, **kwargs)
+        except Exception as error:
+            if is_transient(error):
+                raise StoreUnavailableError(f"{method} {path.format(*args)}: {describe(error)}") from error
+            raise
+
+
+def is_transient(error: Exception) -> bool:
+    """503, 429, 408, other 5xx, resets, timeouts, tokens that could not be refreshed just now."""
+    if isinstance(error, google.auth.exceptions.GoogleAuthError):
+        return bool(error.retryable)
+    return isinstance(error, (ConnectionError, TimeoutError)) or bool(is_retriable(error))
+
+
+def is_denied(error: Exception) -> bool:
+    """401, 403 (which gcsfs turns into a plain OSError), no credentials at all."""
+    if isinstance(error, google.auth.exceptions.GoogleAuthError):
+        return not error.retryable
+    if isinstance(error, HttpError):
+        return str(error.code) in ("401", "403")
+    return type(error) is OSError and str(error).startswith("Forbidden")
+
+
+def is_beyond_end(error: Exception) -> bool:
+    return (isinstance(error, HttpError) and str(error.code) == "416") or (
+        isinstance(error, (ValueError, HttpError)) and "not satisfiable" in str(error)
+    )
+
+
+def describe(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
+
+
+def connect(retries: Retries) -> ObjectFiles:
+    """The file system behind gs://, anonymous at STORAGE_EMULATOR_HOST when that is set, else with the usual credentials."""
+    emulator = os.environ.get("STORAGE_EMULATOR_HOST", "")
+    fs = RetryingGcs(
+        retries=retries,
+        token="anon" if emulator else None,
+        endpoint_url=emulator or None,
+        requests_timeout=aiohttp.ClientTimeout(
+            total=None, sock_connect=retries.read_timeout_seconds, sock_read=retries.read_timeout_seconds
+        ),
+        use_listings_cache=False,
+        skip_instance_cache=True,
+    )
+
+    def identity() -> str:
+        credentials = getattr(fs.credentials, "credentials", None)
+        return str(getattr(credentials, "service_account_email", "") or ("anonymous" if credentials is None else "you"))
+
+    return ObjectFiles(
+        fs=fs,
+        scheme="gs",
+        create=lambda path, data: create_in_object_store(fs, path, data),
+        list_one=lambda bucket: fs.call("GET", "b/{}/o", bucket, maxResults=1),
+        transient=is_transient,
+        denied=is_denied,
+        beyond_end=is_beyond_end,
+        describe_identity=identity,
+    )

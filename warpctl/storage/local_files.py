@@ -1,0 +1,125 @@
+"""The local disk: every write goes to a temporary name first, then becomes visible in one step."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import getpass
+import os
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import BinaryIO
+
+from warpctl.storage.backend import TEMPORARY_PREFIX, FileStat
+from warpctl.storage.create_once import create_local, sync_folder, temporary_beside, write_new
+
+_DENIED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR)
+_CANNOT_LINK = (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP, errno.EACCES)
+
+
+class LocalFiles:
+    """Backend over os and pathlib; fsspec's local file system has no atomic write and no fsync."""
+
+    def read(self, path: str) -> bytes:
+        return Path(path).read_bytes()
+
+    def read_range(self, path: str, start: int, end: int) -> bytes:
+        with Path(path).open("rb") as file:
+            file.seek(start)
+            return file.read(end - start)
+
+    def write(self, path: str, data: bytes) -> None:
+        with _replacing(Path(path)) as temporary:
+            write_new(temporary, data)
+
+    def create_once(self, path: str, data: bytes) -> bool:
+        return create_local(Path(path), data)
+
+    @contextlib.contextmanager
+    def open_write(self, path: str) -> Iterator[BinaryIO]:
+        with _replacing(Path(path)) as temporary, temporary.open("xb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+
+    def stat(self, path: str) -> FileStat | None:
+        try:
+            status = Path(path).stat()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        if not Path(path).is_file():
+            return None
+        return FileStat(path=path, size=status.st_size, modified=datetime.fromtimestamp(status.st_mtime, tz=UTC))
+
+    def find(self, path: str, *, temporary: bool) -> Iterator[FileStat]:
+        # os.walk passes over folders that vanish while it walks, as those of a running gc do.
+        for folder, folders, names in os.walk(path):
+            folders.sort()
+            for name in sorted(names):
+                if name.startswith(TEMPORARY_PREFIX) == temporary:
+                    found = self.stat(f"{folder}/{name}")
+                    if found is not None:
+                        yield found
+
+    def delete(self, path: str) -> None:
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            Path(path).unlink()
+
+    def delete_empty_folders(self, path: str) -> None:
+        for folder, _, _ in os.walk(path, topdown=False):
+            with contextlib.suppress(OSError):  # not empty, or gone already
+                Path(folder).rmdir()
+
+    def copy_in(self, source_uri: str, path: str) -> bool:
+        source = local_source(source_uri)
+        if source is None:
+            return False
+        try:
+            with _replacing(Path(path)) as temporary:
+                os.link(source.resolve(strict=True), temporary)
+        except OSError as error:
+            if error.errno in _CANNOT_LINK:
+                return False
+            raise
+        return True
+
+    def local_path(self, path: str) -> Path | None:
+        return Path(path)
+
+    def has_bucket(self, path: str) -> bool:  # noqa: ARG002 - no buckets on a disk
+        return True
+
+    def is_transient(self, error: Exception) -> bool:
+        return isinstance(error, OSError) and error.errno in (errno.EINTR, errno.EAGAIN, errno.ESTALE, errno.ETIMEDOUT)
+
+    def is_denied(self, error: Exception) -> bool:
+        return isinstance(error, OSError) and error.errno in _DENIED
+
+    def identity(self) -> str:
+        try:
+            return f"user {getpass.getuser()}"
+        except (KeyError, OSError):  # a pod's uid without a name
+            return f"uid {os.getuid()}"
+
+
+@contextlib.contextmanager
+def _replacing(path: Path) -> Iterator[Path]:
+    """A temporary name that takes the place of `path` when the body ends well and is removed when it does not."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = temporary_beside(path)
+    try:
+        yield temporary
+        temporary.replace(path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            temporary.unlink()
+        raise
+    sync_folder(path.parent)
+
+
+def local_source(uri: str) -> Path | None:
+    """The path behind a bare path or file:// URI, None for any other scheme."""
+    if uri.startswith("file://"):
+        return Path(uri.removeprefix("file://"))
+    return None if "://" in uri else Path(uri).expanduser()

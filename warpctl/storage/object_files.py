@@ -1,0 +1,117 @@
+"""Object stores through fsspec: gcsfs and s3fs."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from warpctl.storage.backend import FileStat, Sink
+
+_BLOCK_BYTES = 32 * 1024 * 1024
+"""What one upload request carries. S3 allows 10,000 parts: 312 GiB a file; GCS wants a multiple of 256 KiB."""
+
+
+@dataclass(frozen=True)
+class ObjectFiles:
+    """Backend over one fsspec file system; what differs between the services comes in as functions."""
+
+    fs: Any
+    scheme: str
+    create: Callable[[str, bytes], bool]
+    list_one: Callable[[str], object]
+    """Ask for at most one object of a bucket; raises FileNotFoundError when there is no such bucket."""
+    transient: Callable[[Exception], bool]
+    denied: Callable[[Exception], bool]
+    beyond_end: Callable[[Exception], bool]
+    """Is this the refusal of a range that starts behind the last byte (416)?"""
+    describe_identity: Callable[[], str]
+
+    def read(self, path: str) -> bytes:
+        return bytes(self.fs.cat_file(path))
+
+    def read_range(self, path: str, start: int, end: int) -> bytes:
+        try:
+            return bytes(self.fs.cat_file(path, start=start, end=end))
+        except Exception as error:
+            if self.beyond_end(error):
+                return b""
+            raise
+
+    def write(self, path: str, data: bytes) -> None:
+        self.fs.pipe_file(path, data)
+
+    def create_once(self, path: str, data: bytes) -> bool:
+        return self.create(path, data)
+
+    @contextlib.contextmanager
+    def open_write(self, path: str) -> Iterator[Sink]:
+        file = self.fs.open(path, "wb", block_size=_BLOCK_BYTES)
+        try:
+            yield file
+            file.close()
+        except BaseException:
+            # fsspec's own `with` would complete the upload here, and so would the file's finaliser while `closed` is False.
+            with contextlib.suppress(Exception):
+                file.discard()
+            file.closed = True
+            raise
+
+    def stat(self, path: str) -> FileStat | None:
+        try:
+            details = self.fs.info(path)
+        except FileNotFoundError:
+            return None
+        return None if details["type"] != "file" else _stat(path, details)
+
+    def find(self, path: str, *, temporary: bool) -> Iterator[FileStat]:
+        if temporary:  # unfinished uploads are not objects; the bucket's lifecycle rule ends them
+            return
+        found = self.fs.find(path, detail=True, withdirs=False)
+        for name in sorted(found):
+            if found[name]["type"] == "file":
+                yield _stat(name, found[name])
+
+    def delete(self, path: str) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            self.fs.rm_file(path)
+
+    def delete_empty_folders(self, path: str) -> None:
+        """Object stores have none."""
+
+    def copy_in(self, source_uri: str, path: str) -> bool:
+        scheme, separator, source = source_uri.partition("://")
+        if not separator or scheme != self.scheme or source.split("/", 1)[0] != path.split("/", 1)[0]:
+            return False
+        self.fs.cp_file(source, path)
+        return True
+
+    def local_path(self, path: str) -> Path | None:  # noqa: ARG002 - never local
+        return None
+
+    def has_bucket(self, path: str) -> bool:
+        try:
+            self.list_one(path.split("/", 1)[0])
+        except FileNotFoundError:
+            return False
+        return True
+
+    def is_transient(self, error: Exception) -> bool:
+        return self.transient(error)
+
+    def is_denied(self, error: Exception) -> bool:
+        return self.denied(error)
+
+    def identity(self) -> str:
+        return self.describe_identity()
+
+
+def _stat(path: str, details: dict[str, Any]) -> FileStat:
+    """fsspec's file systems name the time of the last change as they please."""
+    modified = next((details[name] for name in ("mtime", "LastModified") if details.get(name)), None)
+    if isinstance(modified, datetime) and modified.tzinfo is None:
+        modified = modified.replace(tzinfo=UTC)
+    return FileStat(path=path, size=int(details["size"]), modified=modified)
