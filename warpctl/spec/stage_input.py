@@ -42,6 +42,7 @@ class InputArtifact(SpecModel):
     kind: StageKind
     key: str
     manifest_digest: str
+    content_digest: str = ""
 
 
 class ImportTask(SpecModel):

@@ -1,0 +1,47 @@
+"""The port between the engine and whatever runs workers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from warpctl.plan.actions import Start
+from warpctl.plan.observed import Attempt
+from warpctl.spec.stage_input import Resources, StageInput
+from warpctl.spec.warp_run import WarpRun
+
+
+class Executor(Protocol):
+    """Starts, stops and observes the attempts of one run. Every method may be repeated at any time."""
+
+    def attempts(self) -> Mapping[str, tuple[Attempt, ...]]:
+        """All attempts of the run that can be seen, by stage key, in the order of their numbers."""
+        ...
+
+    def start(self, start: Start) -> bool:
+        """Start an attempt; False when there is no free place now, or somebody else has just started it."""
+        ...
+
+    def stop(self, attempt: Attempt, reason: str) -> None:
+        """Ask an attempt to save and leave; repeated calls make it more urgent. Returns at once."""
+        ...
+
+    def forget(self, key: str) -> None:
+        """Forget finished attempts of a stage whose artifact is gone: what they say of it is no longer true."""
+        ...
+
+
+def stage_input(run: WarpRun, start: Start, *, attempt_id: str, storage: str, resources: Resources) -> StageInput:
+    """What the worker of this attempt is told."""
+    return StageInput(
+        stage_id=start.stage.id,
+        kind=start.stage.kind,
+        key=start.stage.key,
+        attempt_id=attempt_id,
+        namespace=run.metadata.namespace,
+        run=run.metadata.name,
+        storage=storage,
+        resources=resources,
+        inputs=start.inputs,
+        task=start.task,
+    )

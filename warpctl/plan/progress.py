@@ -1,0 +1,154 @@
+"""`summarise(run, observed, now)`: what was seen, as conditions and one row a stage. Nothing is decided here."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from warpctl.plan.demand import has_inputs, needed_stages
+from warpctl.plan.observed import Attempt, AttemptState, Observed
+from warpctl.plan.planner import gpu_hours, why_suspended
+from warpctl.plan.stages import FINAL_REPORT, Stage, StageGraph, final_stage_ids, merge_id, stages
+from warpctl.plan.truth import Judgement, Verdict, judge
+from warpctl.spec.stage_input import StageKind
+from warpctl.spec.status import (
+    READY,
+    RECONCILING,
+    STALLED,
+    SUCCEEDED,
+    SUSPENDED,
+    Condition,
+    ConditionStatus,
+    RunStatus,
+    StageState,
+    StageStatus,
+)
+from warpctl.spec.warp_run import WarpRun
+
+
+def summarise(run: WarpRun, observed: Observed, now: datetime) -> RunStatus:
+    """The status of `run`; the same facts as `plan` sees."""
+    graph = stages(run, observed.imported())
+    needed = needed_stages(run, graph, observed)
+    rows = [
+        _row(stage, graph, needed, observed, judge(stage.key, observed, run.spec.retry, now))
+        for stage in graph.stages.values()
+        if _is_shown(stage, needed, observed)
+    ]
+    rows += [
+        StageStatus(id=stage_id, kind=_kind_of(stage_id), state=StageState.PENDING)
+        for stage_id in graph.pending
+        if not stage_id.startswith("report/") or stage_id == FINAL_REPORT
+    ]
+    done = {StageState.SUCCEEDED, StageState.UNNEEDED}
+    merged = [
+        iteration
+        for iteration in range(1, run.spec.iterations + 1)
+        if not graph.pending and _is_done(graph.stages[merge_id(iteration)], needed)
+    ]
+    return RunStatus(
+        namespace=run.metadata.namespace,
+        name=run.metadata.name,
+        conditions=_conditions(run, graph, tuple(rows), observed),
+        stages=tuple(rows),
+        iteration=max(merged, default=0),
+        iterations=run.spec.iterations,
+        stages_succeeded=sum(row.state in done for row in rows),
+        stages_total=len(rows),
+        retries=sum(max(0, row.attempts - 1) for row in rows),
+        gpu_hours=round(gpu_hours(observed), 4),
+    )
+
+
+def _is_done(stage: Stage, needed: dict[str, Stage]) -> bool:
+    return stage.id not in needed
+
+
+def _is_shown(stage: Stage, needed: dict[str, Stage], observed: Observed) -> bool:
+    """A report of an earlier iteration is a row only while it is being made."""
+    if stage.kind is StageKind.REPORT and stage.id != FINAL_REPORT:
+        return stage.id in needed and any(a.state is AttemptState.ACTIVE for a in observed.attempts.get(stage.key, ()))
+    return True
+
+
+def _row(
+    stage: Stage, graph: StageGraph, needed: dict[str, Stage], observed: Observed, judgement: Judgement
+) -> StageStatus:
+    attempts = observed.attempts.get(stage.key, ())
+    newest = attempts[-1] if attempts else None
+    committed = observed.committed.get(stage.key)
+    is_ready = has_inputs(stage, graph, observed)
+    shown_end = committed.ended_at if committed else ""
+    return StageStatus(
+        id=stage.id,
+        kind=stage.kind,
+        key=stage.key,
+        iteration=stage.iteration,
+        member=stage.member,
+        control=stage.control,
+        state=_state(stage, needed, judgement, is_ready=is_ready),
+        attempts=len(attempts),
+        cached=committed is not None and all(a.attempt_id != committed.attempt_id for a in attempts),
+        message=judgement.message,
+        attempt_id=newest.attempt_id if newest else "",
+        progress=newest.progress if newest and newest.state is AttemptState.ACTIVE else None,
+        started_at=newest.started_at.isoformat() if newest else "",
+        ended_at=_ended(newest) or shown_end,
+    )
+
+
+def _ended(attempt: Attempt | None) -> str:
+    return attempt.ended_at.isoformat() if attempt and attempt.ended_at else ""
+
+
+def _state(stage: Stage, needed: dict[str, Stage], judgement: Judgement, *, is_ready: bool) -> StageState:
+    if judgement.verdict is Verdict.SUCCEEDED:
+        return StageState.SUCCEEDED
+    if stage.id not in needed:
+        return StageState.UNNEEDED
+    states = {
+        Verdict.RUNNING: StageState.RUNNING,
+        Verdict.BACKING_OFF: StageState.RETRYING,
+        Verdict.STALLED: StageState.STALLED,
+    }
+    return states.get(judgement.verdict, StageState.QUEUED if is_ready else StageState.WAITING)
+
+
+def _kind_of(stage_id: str) -> str:
+    parts = stage_id.split("/")
+    return parts[-1] if parts[0] == "control" else parts[0]
+
+
+def _conditions(
+    run: WarpRun, graph: StageGraph, rows: tuple[StageStatus, ...], observed: Observed
+) -> tuple[Condition, ...]:
+    finals = final_stage_ids(run)
+    succeeded = not graph.pending and all(observed.is_committed(graph.stages[stage].key) for stage in finals)
+    stalled = [row for row in rows if row.state is StageState.STALLED]
+    running = [row for row in rows if row.state is StageState.RUNNING]
+    suspended = "" if succeeded else why_suspended(run, observed)
+    counts = f"{sum(row.state is StageState.SUCCEEDED for row in rows)} of {len(rows)} stages are published"
+    if succeeded:
+        reason, message = "Succeeded", f"all {run.spec.iterations} iterations are merged and evaluated"
+    elif suspended:
+        reason, message = "Suspended", suspended
+    elif stalled:
+        names = ", ".join(row.id for row in stalled[:3]) + (", ..." if len(stalled) > 3 else "")
+        reason, message = "StageStalled", f"{names}: {stalled[0].message}"
+    else:
+        reason, message = "Progressing", f"{counts}, {len(running)} running"
+    facts = {
+        READY: succeeded,
+        RECONCILING: not (succeeded or suspended or (stalled and not running)),
+        STALLED: bool(stalled) and not succeeded,
+        SUSPENDED: bool(suspended),
+        SUCCEEDED: succeeded,
+    }
+    return tuple(
+        Condition(
+            type=kind,
+            status=ConditionStatus.TRUE if is_true else ConditionStatus.FALSE,
+            reason=reason,
+            message=message,
+        )
+        for kind, is_true in facts.items()
+    )
