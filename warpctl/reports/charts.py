@@ -185,6 +185,7 @@ def _axes(measure: str, *, largest_kl: float) -> tuple[Spec, Spec]:
             "title": "KL to the SFT policy (nats per completion, Rao-Blackwellised; square-root scale)",
             # Vega spaces ticks evenly in KL, which crowds the right of a square-root scale.
             "values": [tick for tick in ticks if tick == 0 or tick >= largest_kl / 200],
+            "format": "~g",
         },
     }
     y = {

@@ -141,6 +141,8 @@ class NamedPoint:
     """NoAnchor, SftAnchor, ComputeMatched; empty for the run itself."""
     liti_rate: Decimal
     """Rate from the SFT policy (0) to the source (1)."""
+    digest: str
+    """blake3 of the stored point: who computed it first is not for this list to say, what was read is."""
 
     def to_document(self) -> dict[str, Any]:
         return {
@@ -149,6 +151,7 @@ class NamedPoint:
             "iteration": self.iteration,
             "control": self.control,
             "litiRate": decimal_text(self.liti_rate),
+            "digest": self.digest,
         }
 
     @classmethod
@@ -159,6 +162,7 @@ class NamedPoint:
             iteration=int(document["iteration"]),
             control=str(document["control"]),
             liti_rate=Decimal(document["litiRate"]),
+            digest=str(document["digest"]),
         )
 
 

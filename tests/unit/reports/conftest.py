@@ -8,6 +8,7 @@ import pytest
 
 from warpctl.reports.estimate import Evaluated
 from warpctl.reports.evaluation import EvaluatedPoint, NamedPoint
+from warpctl.storage.manifest import digest_of
 
 NUM_PROMPTS = 64
 
@@ -47,7 +48,12 @@ def make_named(
     name: str, point: EvaluatedPoint, *, iteration: int = 1, control: str = "", liti_rate: str = "1"
 ) -> Evaluated:
     named = NamedPoint(
-        name=name, point_key=point.key, iteration=iteration, control=control, liti_rate=Decimal(liti_rate)
+        name=name,
+        point_key=point.key,
+        iteration=iteration,
+        control=control,
+        liti_rate=Decimal(liti_rate),
+        digest=digest_of(point.to_bytes()),
     )
     return named, point
 
