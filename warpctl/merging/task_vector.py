@@ -19,8 +19,8 @@ Float64 = npt.NDArray[np.float64]
 
 
 def blocks(num_elements: int) -> Iterator[slice]:
-    """Consecutive slices of at most BLOCK_ELEMENTS that cover a flat tensor of `num_elements`."""
-    for start in range(0, num_elements, BLOCK_ELEMENTS):
+    """Consecutive slices of at most BLOCK_ELEMENTS that cover a flat tensor; an empty tensor gets one empty slice."""
+    for start in range(0, max(num_elements, 1), BLOCK_ELEMENTS):
         yield slice(start, min(start + BLOCK_ELEMENTS, num_elements))
 
 
@@ -28,9 +28,14 @@ def products(weights_KN: Float64) -> Float64:
     """Inner products within one block: (K, K), of the init and the M task vectors (row 0 is the init).
 
     weights_KN: float64 (K, N), the init first, then the members' weights; it is overwritten: rows 1 to M become
-    task vectors. The difference of two float32 numbers in float64 is exact unless they are 2**29 apart.
+    task vectors. The result is not finite exactly when an input is not (squares of float32 numbers fit float64 easily). The difference of two float32 numbers in float64 is exact unless they are 2**29 apart.
     """
-    weights_KN[1:] -= weights_KN[0]
+    with np.errstate(invalid="ignore"):  # Inf - Inf: the caller finds the NaN in the result and says where it is
+        weights_KN[1:] -= weights_KN[0]
+        return _inner_products(weights_KN)
+
+
+def _inner_products(weights_KN: Float64) -> Float64:
     num_rows = len(weights_KN)
     products_KK = np.empty((num_rows, num_rows))
     scratch_N = np.empty_like(weights_KN[0])

@@ -1,0 +1,178 @@
+"""Merge the RL runs of one iteration: SLERP of their task vectors, group by group, then LITI toward the init.
+
+One streaming pass over the weights (Algorithm 1, lines 12 and 13): for each group read the M + 1 slices, take their inner
+products, then write the merged policy and the next init, both float32, each value rounded once. The policies are merged,
+never their EMAs. numpy only. A group is held in memory unless it exceeds MAX_HELD_BYTES; then it is read twice, in parts.
+
+Publishes merged/ and next-init/ (each a whole model: weights, config, tokenizer) and merge.json. Of several shards, those
+that an earlier attempt finished are kept. It evaluates nothing.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+
+from warpctl.errors import FinalError, InputError, NumericsError
+from warpctl.merging.diagnostics import GroupDiagnostics, diagnose, summarise
+from warpctl.merging.groups import Group, split_into_groups
+from warpctl.merging.liti import liti, put_back, round_once
+from warpctl.merging.slerp import slerp
+from warpctl.merging.task_vector import Float64, add_up, products, task_gram
+from warpctl.spec.stage_input import InputArtifact, MergeTask, StageInput
+from warpctl.storage.artifact import Artifact, weights_prefix
+from warpctl.storage.headers import MAX_SHARD_BYTES
+from warpctl.storage.publish import Publication
+from warpctl.storage.store import Store
+from warpctl.storage.tensors import Checkpoint
+from warpctl.workers.harness import Context, run
+from warpctl.workers.merge_output import MERGED, NEXT_INIT, MergeOutput
+from warpctl.workers.merge_sources import GroupWeights, Source, Sources
+
+MAX_HELD_BYTES = 4 * 1024**3
+REPORT = "merge.json"
+_DTYPE_NAMES = frozenset({"dtype", "torch_dtype"})
+
+
+def main(context: Context, *, max_shard_bytes: int = MAX_SHARD_BYTES, max_held_bytes: int = MAX_HELD_BYTES) -> None:
+    """The merge stage. Neither limit changes a value that is written."""
+    task = merge_task(context.stage_input)
+    roles = ("init", *member_roles(context.stage_input))
+    sources = Sources.check([open_source(context.store, context.stage_input.input(role)) for role in roles])
+    if sources.tied_copies:
+        context.log.warning(
+            "stored by some inputs only, a copy of another tensor: left out", tensors=sources.tied_copies
+        )
+    groups = split_into_groups((spec.name for spec in sources.specs), task.granularity)
+    output = MergeOutput(
+        context.store,
+        context.publication,
+        context.stage_input,
+        specs=sources.specs,
+        max_shard_bytes=max_shard_bytes,
+    )
+    context.log.info("merging", members=len(roles) - 1, groups=len(groups), shards_kept=output.num_kept)
+
+    diagnostics: list[GroupDiagnostics] = []
+    with output:
+        for number, group in enumerate(groups):
+            context.stop.raise_if_set()
+            context.report_progress(number, len(groups), "groups")
+            known = output.finished(group)
+            if known is None:
+                weights = sources.group(group.tensors, max_held_bytes=max_held_bytes)
+                known = merge_group(weights, group, task, output)
+            if known.degenerate:
+                context.log.warning("no slerp here, lerp instead", group=group.name, because=known.degenerate)
+            diagnostics.append(known)
+            output.save_state(diagnostics)
+
+    summary = summarise(diagnostics)
+    report = {
+        "members": roles[1:],
+        **task.model_dump(mode="json", by_alias=True, exclude={"kind"}),
+        "tiedCopies": sources.tied_copies,
+        "summary": summary,
+        "groups": [group.to_json() for group in diagnostics],
+    }
+    init = sources.all[0].checkpoint
+    for prefix in (MERGED, NEXT_INIT):
+        copy_model_files(init, context.publication, prefix)
+    context.publication.write_file(REPORT, _json(report))
+    context.report_progress(len(groups), len(groups), "groups")
+    context.publication.commit(outcome=summary, gpu_seconds=context.gpu_seconds())
+
+
+def merge_task(stage_input: StageInput) -> MergeTask:
+    """The task of this stage."""
+    if not isinstance(stage_input.task, MergeTask):
+        raise FinalError(
+            f"the merge worker was given a task of kind {stage_input.task.kind}", hint="report this as a bug of warpctl"
+        )
+    return stage_input.task
+
+
+def member_roles(stage_input: StageInput) -> tuple[str, ...]:
+    """Roles of the M >= 1 members by their number: the order that Paper depends on."""
+    roles = [artifact.role for artifact in stage_input.inputs if artifact.role.startswith("member/")]
+    if not roles:
+        raise FinalError(f"stage {stage_input.stage_id} has no members", hint="report this as a bug of warpctl")
+    return tuple(sorted(roles, key=lambda role: int(role.removeprefix("member/"))))
+
+
+def open_source(store: Store, artifact: InputArtifact) -> Source:
+    """Headers of one input; errors say which input it is."""
+    try:
+        checkpoint = Checkpoint.open(Artifact.of(store, artifact), prefix=weights_prefix(artifact))
+    except InputError as error:
+        raise InputError(f"{artifact.role}: {error.message}", hint=error.hint) from error
+    return Source(artifact.role, checkpoint)
+
+
+def merge_group(weights: GroupWeights, group: Group, task: MergeTask, output: MergeOutput) -> GroupDiagnostics:
+    """Coefficients from the inner products of the group, then its merged policy and next init, block by block."""
+    products_KK = inner_products(weights, group)
+    coefficients = slerp(task_gram(products_KK), task.order)
+    liti_rate = float(task.liti_rate)
+    for name in filter(output.needs, group.tensors):
+        for block_KN in weights.blocks(name):
+            merged_N = put_back(block_KN, coefficients.weights)
+            next_init_N = liti(block_KN[0], merged_N, liti_rate=liti_rate)
+            try:
+                output.append(name, round_once(merged_N), round_once(next_init_N))
+            except FloatingPointError as error:
+                raise NumericsError(
+                    f"merging tensor {name} gives values beyond float32",
+                    hint="the inputs are close to its limit of 3.4e38",
+                ) from error
+    return diagnose(group, products_KK, coefficients)
+
+
+def inner_products(weights: GroupWeights, group: Group) -> Float64:
+    """Of init and task vectors over all tensors of the group, (K, K); NumericsError names the first NaN or Inf."""
+    parts = []
+    for name in group.tensors:
+        of_tensor = [products(block_KN) for block_KN in weights.blocks(name)]
+        if not all(np.isfinite(part).all() for part in of_tensor):
+            weights.refuse_not_finite(name)
+        parts += of_tensor
+    return add_up(parts)
+
+
+def copy_model_files(init: Checkpoint, publication: Publication, prefix: str) -> None:
+    """Everything of the init but its weights: tokenizer, generation config, chat template, config (now float32)."""
+    for name in init.artifact.names(init.prefix):
+        file = name.removeprefix(init.prefix)
+        if file.endswith((".safetensors", ".safetensors.index.json")) or file == REPORT:
+            continue
+        data = init.artifact.read(name)
+        publication.write_file(prefix + file, _float32_config(data) if file == "config.json" else data)
+
+
+def _float32_config(data: bytes) -> bytes:
+    """config.json with the type that the weights now have, under whichever name it knows it by, nested configs too."""
+    try:
+        config = _as_float32(json.loads(data))
+    except (ValueError, AttributeError) as error:
+        raise InputError(f"init: config.json is malformed ({error})", hint="get the checkpoint again") from error
+    return _json(config if _DTYPE_NAMES & config.keys() else {**config, "dtype": "float32"})
+
+
+def _as_float32(config: dict[str, Any]) -> dict[str, Any]:
+    changed = dict(config)
+    for name, value in config.items():
+        if name in _DTYPE_NAMES:
+            changed[name] = "float32"
+        elif name.endswith("_config") and isinstance(value, dict):
+            changed[name] = _as_float32(value)
+    return changed
+
+
+def _json(value: Any) -> bytes:
+    return (json.dumps(value, indent=2, allow_nan=False) + "\n").encode()
+
+
+if __name__ == "__main__":
+    run(main)
