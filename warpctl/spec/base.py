@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import re
-from decimal import Decimal, InvalidOperation
+from dataclasses import dataclass
+from decimal import Decimal
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer, WithJsonSchema
+from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer, ValidationError, WithJsonSchema
 from pydantic.alias_generators import to_camel
-from pydantic_core import PydanticCustomError
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
-DECIMAL_PATTERN = r"^[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]{1,3})?$"
+DECIMAL_PATTERN = r"^[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]{1,2})?$"
+DECIMAL_MAX_LENGTH = 32
+DISAGREEMENT = "disagreement"
 
 
 class SpecModel(BaseModel):
@@ -32,25 +35,58 @@ def _read_decimal(value: Any) -> Decimal:
         raise PydanticCustomError(
             "unquoted_decimal", 'must be a quoted decimal; write "{text}"', {"text": f"{value:.12g}"}
         )
-    if not isinstance(value, str) or not re.match(DECIMAL_PATTERN, value):
+    # fullmatch, because `$` alone would let a final newline through
+    if not isinstance(value, str) or len(value) > DECIMAL_MAX_LENGTH or not re.fullmatch(DECIMAL_PATTERN, value):
         raise PydanticCustomError("decimal", 'must be a quoted decimal such as "0.01" or "1e-6"')
-    try:
-        return Decimal(value)
-    except InvalidOperation as error:  # the pattern should have caught it
-        raise PydanticCustomError("decimal", 'must be a quoted decimal such as "0.01" or "1e-6"') from error
+    return Decimal(value)
 
 
 def decimal_text(value: Decimal) -> str:
-    """The one spelling of a decimal: no exponent, no trailing zeros ("1e-6" and "0.0000010" are both "0.000001")."""
+    """The one spelling of a decimal: no exponent, no trailing zeros ("1e-6" and "0.0000010" are both "0.000001").
+
+    Exact for every digit: `Decimal.normalize` would round to the 28 digits of the current context.
+    """
     if value == 0:
         return "0"
-    return f"{value.normalize():f}"
+    text = f"{value:f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+@dataclass(frozen=True, slots=True)
+class Disagreement:
+    """Fields that are each fine but do not fit together.
+
+    `at` is the location (camelCase names and indices, relative to the model) that the error points to; `fields` are
+    the locations of all fields that take part in it.
+    """
+
+    at: tuple[str | int, ...]
+    message: str
+    value: Any
+    fields: tuple[tuple[str | int, ...], ...]
+
+
+def refuse(model: str, disagreements: list[Disagreement]) -> None:
+    """Raise all disagreements as one validation error, each at its own field; nothing happens when there are none."""
+    if not disagreements:
+        return
+    raise ValidationError.from_exception_data(
+        model,
+        [
+            InitErrorDetails(
+                type=PydanticCustomError(DISAGREEMENT, "{problem}", {"problem": each.message, "fields": each.fields}),
+                loc=each.at,
+                input=each.value,
+            )
+            for each in disagreements
+        ],
+    )
 
 
 DecimalText = Annotated[
     Decimal,
     BeforeValidator(_read_decimal),
     PlainSerializer(decimal_text, return_type=str),
-    WithJsonSchema({"type": "string", "pattern": DECIMAL_PATTERN, "maxLength": 32}),
+    WithJsonSchema({"type": "string", "pattern": DECIMAL_PATTERN, "maxLength": DECIMAL_MAX_LENGTH}),
 ]
 """A decimal number, quoted in YAML so that no YAML or JSON library rounds it."""

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Le
 from pydantic import Field, StringConstraints
 
 from warpctl.spec.base import DecimalText, SpecModel
 
-Quantity = Annotated[str, StringConstraints(max_length=32, pattern=r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|Ki|Mi|Gi|Ti)?$")]
+QUANTITY_PATTERN = r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|Ki|Mi|Gi|Ti)?$"
+Quantity = Annotated[str, StringConstraints(max_length=32, pattern=QUANTITY_PATTERN)]
 ShortText = Annotated[str, StringConstraints(max_length=256)]
 EnvName = Annotated[str, StringConstraints(max_length=256, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 
@@ -29,11 +30,11 @@ class Toleration(SpecModel):
 
     key: ShortText = ""
     """Taint key; empty with operator Exists tolerates every taint."""
-    operator: Annotated[str, StringConstraints(pattern=r"^(Exists|Equal)$")] = "Equal"
+    operator: Literal["Exists", "Equal"] = "Equal"
     """Exists or Equal."""
     value: ShortText = ""
     """Taint value, with Equal."""
-    effect: Annotated[str, StringConstraints(pattern=r"^(|NoSchedule|PreferNoSchedule|NoExecute)$")] = ""
+    effect: Literal["", "NoSchedule", "PreferNoSchedule", "NoExecute"] = ""
     """Taint effect; empty means all."""
 
 
@@ -44,7 +45,7 @@ class PodTemplate(SpecModel):
     """Worker image; null: the controller's default for this stage kind."""
     image_pull_secrets: Annotated[tuple[ShortText, ...], Field(max_length=8)] = ()
     """Names of image pull secrets."""
-    node_selector: Annotated[dict[ShortText, ShortText], Field(max_length=32)] = {}
+    node_selector: dict[ShortText, ShortText] = Field(default_factory=dict, max_length=32)
     """Node labels to require."""
     tolerations: Annotated[tuple[Toleration, ...], Field(max_length=16)] = ()
     """Taints to tolerate."""
@@ -58,9 +59,9 @@ class PodTemplate(SpecModel):
     """Environment variables of the worker."""
     env_from_secrets: Annotated[tuple[ShortText, ...], Field(max_length=8)] = ()
     """Secrets whose keys become environment variables."""
-    annotations: Annotated[
-        dict[ShortText, Annotated[str, StringConstraints(max_length=1024)]], Field(max_length=32)
-    ] = {}
+    annotations: dict[ShortText, Annotated[str, StringConstraints(max_length=1024)]] = Field(
+        default_factory=dict, max_length=32
+    )
     """Pod annotations."""
 
 

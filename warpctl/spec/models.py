@@ -11,9 +11,16 @@ from pydantic import Field, StringConstraints
 
 from warpctl.spec.base import DecimalText, SpecModel
 
-Uri = Annotated[str, StringConstraints(min_length=1, max_length=1024, pattern=r"^[^\s\x00]+$")]
-Revision = Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=r"^[^\s\x00]+$")]
-RewardName = Annotated[str, StringConstraints(min_length=1, max_length=40, pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$")]
+# No control characters, no white space at either end; inside, a space may be, as local paths have them.
+URI_PATTERN = r"^[^\s\x00]([^\x00-\x1f\x7f]*[^\s\x00])?$"
+TEXT_PATTERN = r"^[^\s\x00]+$"
+REWARD_NAME_PATTERN = r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$"
+FUNCTION_PATTERN = r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$"
+URL_PATTERN = r"^https?://[^\s\x00]+$"
+
+Uri = Annotated[str, StringConstraints(min_length=1, max_length=1024, pattern=URI_PATTERN)]
+Revision = Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=TEXT_PATTERN)]
+RewardName = Annotated[str, StringConstraints(min_length=1, max_length=40, pattern=REWARD_NAME_PATTERN)]
 
 
 class Storage(SpecModel):
@@ -41,8 +48,8 @@ class CheckpointReward(SpecModel):
     """Selects this kind of reward."""
     name: RewardName
     """Name in metrics, tables and the report; unique among all rewards of the run."""
-    weight: Annotated[DecimalText, Ge(-1000), Le(1000)] = Decimal("1")
-    """Factor of its score in the weighted sum."""
+    weight: Annotated[DecimalText, Ge(-1000), Le(1000)] = Decimal(1)
+    """Factor of its score in the weighted sum; negative punishes. Without meaning for a held-out reward."""
     uri: Uri
     """Where the checkpoint is imported from, as in models.sft.uri."""
     revision: Revision = "main"
@@ -56,9 +63,9 @@ class FunctionReward(SpecModel):
     """Selects this kind of reward."""
     name: RewardName
     """Name in metrics, tables and the report; unique among all rewards of the run."""
-    weight: Annotated[DecimalText, Ge(-1000), Le(1000)] = Decimal("1")
-    """Factor of its score in the weighted sum."""
-    function: Annotated[str, StringConstraints(max_length=256, pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]
+    weight: Annotated[DecimalText, Ge(-1000), Le(1000)] = Decimal(1)
+    """Factor of its score in the weighted sum; negative punishes. Without meaning for a held-out reward."""
+    function: Annotated[str, StringConstraints(max_length=256, pattern=FUNCTION_PATTERN)]
     """`package.module:function`."""
     revision: Revision
     """Names the function's behaviour: change it when the function changes, and only then."""
@@ -71,9 +78,9 @@ class HttpReward(SpecModel):
     """Selects this kind of reward."""
     name: RewardName
     """Name in metrics, tables and the report; unique among all rewards of the run."""
-    weight: Annotated[DecimalText, Ge(-1000), Le(1000)] = Decimal("1")
-    """Factor of its score in the weighted sum."""
-    url: Annotated[str, StringConstraints(max_length=1024, pattern=r"^https?://[^\s\x00]+$")]
+    weight: Annotated[DecimalText, Ge(-1000), Le(1000)] = Decimal(1)
+    """Factor of its score in the weighted sum; negative punishes. Without meaning for a held-out reward."""
+    url: Annotated[str, StringConstraints(max_length=1024, pattern=URL_PATTERN)]
     """Where to POST; moving the endpoint does not change results, its revision does."""
     revision: Revision
     """Names the endpoint's behaviour: change it when what it answers changes, and only then."""

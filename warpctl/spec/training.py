@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from decimal import Decimal
 from enum import StrEnum
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
 from annotated_types import Ge, Gt, Le, Lt
-from pydantic import Field, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import Discriminator, Field, Tag, model_validator
 
-from warpctl.spec.base import DecimalText, SpecModel
+from warpctl.spec.base import DecimalText, Disagreement, SpecModel, refuse
 
 
 class Anchor(StrEnum):
@@ -54,7 +53,7 @@ class Optimizer(SpecModel):
     """Adam's second-moment decay (not stated in the paper)."""
     epsilon: Annotated[DecimalText, Gt(0), Le(1)] = Decimal("1e-8")
     """Adam's epsilon (not stated in the paper)."""
-    max_grad_norm: Annotated[DecimalText, Gt(0)] | None = Decimal("1")
+    max_grad_norm: Annotated[DecimalText, Gt(0)] | None = Decimal(1)
     """Gradients are scaled down to this global norm; null: no clipping (not stated in the paper)."""
 
 
@@ -63,7 +62,7 @@ class Sampling(SpecModel):
 
     temperature: Annotated[DecimalText, Gt(0), Le(10)] = Decimal("0.9")
     """Softmax temperature (paper: 0.9); log-probabilities are taken at this temperature everywhere."""
-    top_p: Annotated[DecimalText, Gt(0), Le(1)] = Decimal("1")
+    top_p: Annotated[DecimalText, Gt(0), Le(1)] = Decimal(1)
     """Nucleus mass; 1 samples from the whole distribution. Below 1, log-probabilities stay those of the whole one."""
     max_new_tokens: Annotated[int, Ge(1), Le(131_072)] = 128
     """Longest completion, in tokens, the end-of-sequence token included."""
@@ -73,10 +72,10 @@ class RewardShaping(SpecModel):
     """What is done to the raw score before the KL term."""
 
     clip: Annotated[DecimalText, Gt(0)] | None = None
-    """The weighted score is clipped to [-clip, clip]; null: not clipped."""
-    length_penalty: Annotated[DecimalText, Ge(0), Le(1000)] = Decimal("0")
+    """The weighted score is clipped to [-clip, clip]; null: not clipped (not stated in the paper)."""
+    length_penalty: Annotated[DecimalText, Ge(0), Le(1000)] = Decimal(0)
     """Subtracted per completion token (paper, appendix: 0.0005)."""
-    missing_end_penalty: Annotated[DecimalText, Ge(0), Le(1_000_000)] = Decimal("0")
+    missing_end_penalty: Annotated[DecimalText, Ge(0), Le(1_000_000)] = Decimal(0)
     """Subtracted from the score of a completion that has no end-of-sequence token."""
 
 
@@ -96,28 +95,42 @@ class TrajectoryEvaluation(SpecModel):
     """Evaluation prompts used each time; 0 switches it off."""
 
 
+def _number_or_list(value: Any) -> str:
+    return "list" if isinstance(value, (list, tuple)) else "number"
+
+
 Steps = Annotated[int, Ge(1), Le(10_000_000)]
+StepsList = Annotated[tuple[Steps, ...], Field(min_length=1, max_length=100)]
+# The discriminator makes an error speak of the branch that was meant, not of both.
+StepsOrList = Annotated[
+    Annotated[Steps, Tag("number")] | Annotated[StepsList, Tag("list")], Discriminator(_number_or_list)
+]
 
 
 class Training(SpecModel):
     """One RL run: REINFORCE with a KL term to the anchor inside the reward."""
 
-    steps: Steps | Annotated[tuple[Steps, ...], Field(min_length=1, max_length=100)]
-    """Optimizer steps T of each RL run: one number, or one per iteration (the last one repeats)."""
+    steps: StepsOrList
+    """T, optimizer steps of each RL run: one number, or one per iteration, the last one repeating (paper: 9000, 7000, 7000,
+    5000, 5000)."""
     anchor: Anchor = Anchor.EMA
-    """Target of the KL term: Ema (the paper's moving average of the policy), Sft (fixed), NoAnchor (no KL term)."""
+    """Target of the KL term: Ema (the paper's moving average of the policy, restarted from the iteration's init),
+    Sft (the SFT policy, fixed), NoAnchor (no KL term)."""
     ema_rate: Annotated[DecimalText, Gt(0), Le(1)] = Decimal("0.01")
-    """Anchor update rate mu: anchor = (1 - mu) anchor + mu policy, after every step (paper: 0.01)."""
+    """mu: after every step, anchor = (1 - mu) anchor + mu policy (paper: 0.01); read with anchor Ema only. About 1/T to
+    2/T works; 1 makes the anchor the policy itself, which removes the KL term."""
     kl_coefficient: Annotated[DecimalText, Ge(0), Le(1000)] = Decimal("0.1")
-    """beta: the reward is score - beta * log(policy / anchor), summed over the completion (paper: 0.1)."""
+    """beta: the reward is score - beta * log(policy / anchor), the log-ratio in nats and summed over the completion
+    (paper: 0.1); 0 switches the KL term off."""
     baseline: Baseline = Baseline.BATCH_MEAN
-    """What is subtracted from the reward (not stated in the paper)."""
+    """What is subtracted from the reward: NoBaseline, BatchMean (mean of the batch), LeaveOneOut (mean of the other
+    completions of the same prompt). Not stated in the paper."""
     batch_size: Annotated[int, Ge(1), Le(1_000_000)] = 128
     """Completions per optimizer step (paper: 128); a multiple of numGenerations."""
     micro_batch_size: Annotated[int, Ge(1), Le(1_000_000)] | None = None
-    """Completions per forward and backward pass; null: the whole batch."""
+    """Completions per forward and backward pass, a divisor of batchSize; null: the whole batch."""
     num_generations: Annotated[int, Ge(1), Le(1024)] = 1
-    """Completions per prompt; LeaveOneOut needs at least 2."""
+    """Completions per prompt; LeaveOneOut needs at least 2 (not stated in the paper)."""
     optimizer: Optimizer = Optimizer()
     """Adam's settings."""
     sampling: Sampling = Sampling()
@@ -125,8 +138,9 @@ class Training(SpecModel):
     reward_shaping: RewardShaping = RewardShaping()
     """Clipping and penalties."""
     precision: Precision = Precision.FLOAT32
-    """Arithmetic of forward and backward passes; master weights, EMA and optimizer are float32 always."""
-    max_kl: Annotated[DecimalText, Gt(0)] | None = Decimal("200")
+    """Arithmetic of forward and backward passes (not stated in the paper); master weights, EMA and optimizer are float32
+    always."""
+    max_kl: Annotated[DecimalText, Gt(0)] | None = Decimal(200)
     """An RL run ends, published and marked, when its running KL to SFT reaches this many nats (paper: 200)."""
     resume_state: ResumeState = ResumeState()
     """When resume states are saved."""
@@ -140,21 +154,21 @@ class Training(SpecModel):
         return self.steps[min(iteration, len(self.steps)) - 1]
 
     @model_validator(mode="after")
-    def _batch_divides(self) -> Self:
+    def _fits_together(self) -> Self:
+        found = []
+        batch, generations = ("batchSize",), ("numGenerations",)
         if self.batch_size % self.num_generations:
-            raise PydanticCustomError(
-                "batch",
-                "batchSize {batch} must be a multiple of numGenerations {generations}",
-                {"batch": self.batch_size, "generations": self.num_generations},
-            )
+            message = f"must be a multiple of numGenerations ({self.num_generations})"
+            found.append(Disagreement(batch, message, self.batch_size, (batch, generations)))
         if self.micro_batch_size is not None and self.batch_size % self.micro_batch_size:
-            raise PydanticCustomError(
-                "batch",
-                "batchSize {batch} must be a multiple of microBatchSize {micro}",
-                {"batch": self.batch_size, "micro": self.micro_batch_size},
-            )
+            micro = ("microBatchSize",)
+            message = f"must divide batchSize ({self.batch_size})"
+            found.append(Disagreement(micro, message, self.micro_batch_size, (micro, batch)))
         if self.baseline is Baseline.LEAVE_ONE_OUT and self.num_generations < 2:
-            raise PydanticCustomError("baseline", "baseline LeaveOneOut needs numGenerations of at least 2")
+            baseline = ("baseline",)
+            message = "must not be LeaveOneOut with one completion per prompt"
+            found.append(Disagreement(baseline, message, self.baseline, (baseline, generations)))
+        refuse("Training", found)
         return self
 
 
@@ -165,6 +179,7 @@ class Merge(SpecModel):
     """What SLERP is applied to at a time: Layer (paper; embeddings, final norm and head are groups of their own),
     Tensor, or Global (the whole task vector)."""
     order: SlerpOrder = SlerpOrder.PAPER
-    """For more than two RL runs: Paper (slerp of slerps, lambda = 1/m, order-dependent) or Symmetric."""
-    liti_rate: Annotated[DecimalText, Gt(0), Le(1)] = Decimal("0.3")
-    """eta: the next init is (1 - eta) init + eta merged (paper: 0.3); 0 would keep the init, 1 keeps the merged policy."""
+    """For more than two RL runs: Paper (the slerp of the first m - 1 with the m-th at lambda = 1/m, so member order matters)
+    or Symmetric (every member weighs the same)."""
+    liti_rate: Annotated[DecimalText, Ge(0), Le(1)] = Decimal("0.3")
+    """eta: the next init is (1 - eta) init + eta merged (paper: 0.3); 0 keeps the init, 1 keeps the merged policy."""

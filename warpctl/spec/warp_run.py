@@ -9,9 +9,8 @@ from typing import Annotated, Any, Literal, Self
 from annotated_types import Ge, Gt, Le, Lt
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 from pydantic.alias_generators import to_camel
-from pydantic_core import PydanticCustomError
 
-from warpctl.spec.base import DecimalText, SpecModel
+from warpctl.spec.base import DecimalText, Disagreement, SpecModel, refuse
 from warpctl.spec.compute import Budget, Compute, DeletionPolicy, Retention, Retry, UpdatePolicy
 from warpctl.spec.models import HeldOutSplit, Models, Prompts, Storage
 from warpctl.spec.training import Merge, Training
@@ -30,8 +29,8 @@ class Control(StrEnum):
 class Hypervolume(SpecModel):
     """The fixed corner that hypervolumes are measured from; never taken from the data."""
 
-    max_kl: Annotated[DecimalText, Gt(0)] = Decimal("200")
-    """KL to SFT of the reference corner, in nats; its reward is that of the SFT policy."""
+    max_kl: Annotated[DecimalText, Gt(0)] = Decimal(200)
+    """KL to SFT of the reference corner, in nats (the paper stops a run at 200); its reward is that of the SFT policy."""
 
 
 class Evaluation(SpecModel):
@@ -42,9 +41,9 @@ class Evaluation(SpecModel):
         Decimal("0.3"),
         Decimal("0.5"),
         Decimal("0.8"),
-        Decimal("1"),
+        Decimal(1),
     )
-    """Points of the output front: (1 - eta) sft + eta merged, above 1 extrapolates (paper: 0, .1, .3, .5, .8, 1;
+    """eta of each point of the output front: (1 - eta) sft + eta merged; above 1 extrapolates (paper: 0, .1, .3, .5, .8, 1;
     0 is the SFT policy, which is always evaluated)."""
     num_prompts: Annotated[int, Ge(1), Le(1_000_000)] | None = None
     """Evaluation prompts used, the same for every point; null: all."""
@@ -53,9 +52,23 @@ class Evaluation(SpecModel):
     seed: Annotated[int, Ge(0), Le(2**31 - 1)] = 0
     """Seed of evaluation sampling, the same for every point, so that differences are paired."""
     confidence_level: Annotated[DecimalText, Gt(0), Lt(1)] = Decimal("0.95")
-    """Level of the bootstrap intervals over prompts."""
+    """Level of the bootstrap intervals over prompts, as a fraction (0.95 is 95%)."""
     hypervolume: Hypervolume = Hypervolume()
     """Reference of the hypervolume."""
+
+
+Location = tuple[str | int, ...]
+
+
+def _repetitions(values: dict[Location, object], message: str) -> list[Disagreement]:
+    """One disagreement for every value that was there before; it points to the later one."""
+    first: dict[object, Location] = {}
+    found = []
+    for at, value in values.items():
+        if value in first:
+            found.append(Disagreement(at, message, value, (at, first[value])))
+        first.setdefault(value, at)
+    return found
 
 
 class WarpRunSpec(SpecModel):
@@ -70,9 +83,9 @@ class WarpRunSpec(SpecModel):
     prompts: Prompts
     """The prompt set."""
     iterations: Annotated[int, Ge(1), Le(100)] = 5
-    """Number of WARP iterations I (paper: 5)."""
+    """I, the number of WARP iterations (paper: 5; its gains level off after 3)."""
     rl_runs: Annotated[int, Ge(1), Le(64)] = 2
-    """Independent RL runs M of each iteration (paper: 2)."""
+    """M, the number of independent RL runs of each iteration (paper: 2); merged with lambda = 1/M."""
     seed: Annotated[int, Ge(0), Le(2**31 - 1)] = 0
     """Seed of the run; RL runs derive theirs from it, their iteration and their member number."""
     training: Training
@@ -102,25 +115,28 @@ class WarpRunSpec(SpecModel):
     """What deleting the WarpRun does to its artifacts: Retain them all, or Delete those that no other run wants."""
 
     @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        rewards = (*self.models.rewards, *self.models.held_out_rewards)
-        names = [reward.name for reward in rewards]
-        twice = sorted({name for name in names if names.count(name) > 1})
-        if twice:
-            raise PydanticCustomError(
-                "unique", "reward names must be unique; {names} is used twice", {"names": twice[0]}
-            )
-        if len(set(self.controls)) != len(self.controls):
-            raise PydanticCustomError("unique", "controls must not repeat")
-        if len(set(self.evaluation.liti_rates)) != len(self.evaluation.liti_rates):
-            raise PydanticCustomError("unique", "evaluation.litiRates must not repeat")
+    def _fits_together(self) -> Self:
+        groups = {"rewards": self.models.rewards, "heldOutRewards": self.models.held_out_rewards}
+        names: dict[Location, object] = {
+            ("models", group, i, "name"): reward.name
+            for group, rewards in groups.items()
+            for i, reward in enumerate(rewards)
+        }
+        rates: dict[Location, object] = {
+            ("evaluation", "litiRates", i): rate for i, rate in enumerate(self.evaluation.liti_rates)
+        }
+        controls: dict[Location, object] = {("controls", i): control for i, control in enumerate(self.controls)}
+        found = [
+            *_repetitions(names, "must differ from the name of every other reward"),
+            *_repetitions(rates, "must not repeat a rate of this list"),
+            *_repetitions(controls, "must not repeat a control of this list"),
+        ]
         split, wanted = self.prompts.evaluation_split, self.evaluation.num_prompts
         if isinstance(split, HeldOutSplit) and wanted is not None and wanted > split.count:
-            raise PydanticCustomError(
-                "range",
-                "evaluation.numPrompts {wanted} must not exceed prompts.evaluationSplit.count {count}",
-                {"wanted": wanted, "count": split.count},
-            )
+            at, other = ("evaluation", "numPrompts"), ("prompts", "evaluationSplit", "count")
+            message = f"must be at most spec.prompts.evaluationSplit.count ({split.count})"
+            found.append(Disagreement(at, message, wanted, (at, other)))
+        refuse("WarpRunSpec", found)
         return self
 
 
