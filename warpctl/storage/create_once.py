@@ -9,19 +9,37 @@ the attempt that wrote them) mean that we won. That part is the same for every b
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import uuid
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, TypeVar
 
 from warpctl.storage.backend import TEMPORARY_PREFIX
+
+T = TypeVar("T")
+_TRIES = 20
+
+
+def in_folder(folder: Path, create: Callable[[], T]) -> T:
+    """Run what creates a file in a folder, making the folder first; again when a collection removes it in between."""
+    for _ in range(_TRIES):
+        with contextlib.suppress(FileNotFoundError):
+            folder.mkdir(parents=True, exist_ok=True)
+            return create()
+    raise FileNotFoundError(errno.ENOENT, "the folder vanishes as soon as it is made", str(folder))
 
 
 def temporary_beside(path: Path) -> Path:
     """A new name in the same folder, thus on the same disk."""
     return path.with_name(f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}")
+
+
+def open_new(path: Path) -> BinaryIO:
+    """Open a file that must not exist yet for writing; its folder is made."""
+    return in_folder(path.parent, lambda: path.open("xb"))
 
 
 def sync_folder(folder: Path) -> None:
@@ -34,9 +52,8 @@ def sync_folder(folder: Path) -> None:
 
 
 def write_new(path: Path, data: bytes) -> None:
-    """Write a file that must not exist, down to the disk."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
-    with os.fdopen(descriptor, "wb") as file:
+    """Write a file that must not exist yet, down to the disk."""
+    with open_new(path) as file:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
@@ -44,7 +61,6 @@ def write_new(path: Path, data: bytes) -> None:
 
 def create_local(path: Path, data: bytes) -> bool:
     """link(2) is atomic and refuses an existing name, also over NFS, where O_EXCL alone would expose a growing file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = temporary_beside(path)
     try:
         write_new(temporary, data)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from warpctl.storage.backend import TEMPORARY_PREFIX, FileStat
-from warpctl.storage.create_once import create_local, sync_folder, temporary_beside, write_new
+from warpctl.storage.create_once import create_local, in_folder, open_new, sync_folder, temporary_beside, write_new
 
 _DENIED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR)
 _CANNOT_LINK = (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP, errno.EACCES)
@@ -38,7 +38,7 @@ class LocalFiles:
 
     @contextlib.contextmanager
     def open_write(self, path: str) -> Iterator[BinaryIO]:
-        with _replacing(Path(path)) as temporary, temporary.open("xb") as file:
+        with _replacing(Path(path)) as temporary, open_new(temporary) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -76,8 +76,9 @@ class LocalFiles:
         if source is None:
             return False
         try:
+            original = source.resolve(strict=True)
             with _replacing(Path(path)) as temporary:
-                os.link(source.resolve(strict=True), temporary)
+                in_folder(temporary.parent, lambda: os.link(original, temporary))
         except OSError as error:
             if error.errno in _CANNOT_LINK:
                 return False
@@ -106,7 +107,6 @@ class LocalFiles:
 @contextlib.contextmanager
 def _replacing(path: Path) -> Iterator[Path]:
     """A temporary name that takes the place of `path` when the body ends well and is removed when it does not."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = temporary_beside(path)
     try:
         yield temporary

@@ -107,6 +107,10 @@ class Store:
         """Remove all files below a folder; absent is fine."""
         for found in [*self.list(prefix), *self.leftovers(prefix)]:
             self.delete(found.path)
+        self.delete_empty_folders(prefix)
+
+    def delete_empty_folders(self, prefix: str) -> None:
+        """Remove the folders that a local disk keeps when their last file has gone."""
         self._call("delete", prefix, self._backend.delete_empty_folders)
 
     @contextlib.contextmanager
