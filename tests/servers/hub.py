@@ -39,10 +39,10 @@ class Faults:
     """This many requests are answered with 503."""
     cut_after: dict[str, int] = field(default_factory=dict)
     """The connection is closed after this many bytes, once."""
-    hold: dict[str, threading.Event] = field(default_factory=dict)
-    """The answer waits for this event; the connection then goes on."""
+    hold_second_read: dict[str, threading.Event] = field(default_factory=dict)
+    """The second time that the file is sent (first its header is read), half of it waits for this event."""
     wrong_bytes: set[str] = field(default_factory=set)
-    """The first byte of the file is flipped."""
+    """The last byte of the file is flipped."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,8 @@ class Hub:
         self.faults = Faults()
         self.requests: list[Request] = []
         self.lock = threading.Lock()
+        self.reads: dict[str, int] = {}
+        self.holding = threading.Event()
         self.port = 0
 
     @property
@@ -177,17 +179,18 @@ class _Handler(BaseHTTPRequestHandler):
             extra |= {"X-Linked-Size": str(len(data)), "X-Linked-Etag": extra["ETag"], "Location": address}
             self._send(302, b"", extra, send_body=send_body)
             return
-        event = self.hub.faults.hold.get(file)
-        if event is not None:
-            event.wait(60)
         if file in self.hub.faults.wrong_bytes:
-            data = bytes([data[0] ^ 255]) + data[1:]
+            data = data[:-1] + bytes([data[-1] ^ 255])
         status, start = 200, 0
         if asked := self.headers.get("Range"):
             start = int(asked.removeprefix("bytes=").partition("-")[0])
             status = 206
             extra["Content-Range"] = f"bytes {start}-{len(data) - 1}/{len(data)}"
-        self._send(status, data[start:], extra, send_body=send_body, cut=self.hub.faults.cut_after.pop(file, None))
+        with self.hub.lock:
+            reads = self.hub.reads[file] = self.hub.reads.get(file, 0) + 1
+        event = self.hub.faults.hold_second_read.get(file) if reads == 2 else None
+        cut = self.hub.faults.cut_after.pop(file, None)
+        self._send(status, data[start:], extra, send_body=send_body, cut=cut, hold=event)
 
     def _send(
         self,
@@ -197,6 +200,7 @@ class _Handler(BaseHTTPRequestHandler):
         *,
         send_body: bool,
         cut: int | None = None,
+        hold: threading.Event | None = None,
     ) -> None:
         self.send_response(status)
         for name, value in (headers or {}).items():
@@ -206,7 +210,15 @@ class _Handler(BaseHTTPRequestHandler):
         if not send_body:
             return
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            self.wfile.write(body if cut is None else body[:cut])
+            body = body[:cut]
+            if hold is not None:
+                half = len(body) // 2
+                self.wfile.write(body[:half])
+                self.wfile.flush()
+                body = body[half:]
+                self.hub.holding.set()
+                hold.wait(60)
+            self.wfile.write(body)
             self.wfile.flush()
         if cut is not None:
             self.close_connection = True
@@ -244,7 +256,7 @@ def running_hub() -> Iterator[Hub]:
     try:
         yield hub
     finally:
-        for event in hub.faults.hold.values():
+        for event in hub.faults.hold_second_read.values():
             event.set()
         server.shutdown()
         server.server_close()

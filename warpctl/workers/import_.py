@@ -7,8 +7,10 @@ Everything behind an import builds on the content digest that the manifest gets 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
+from collections.abc import Callable
 from typing import Any
 
 from warpctl.errors import FinalError
@@ -16,7 +18,7 @@ from warpctl.spec.stage_input import ImportTask
 from warpctl.workers.harness import Context, run
 from warpctl.workers.imports import model_files, prompt_files
 from warpctl.workers.imports.copying import Copier
-from warpctl.workers.sources.base import retrying
+from warpctl.workers.sources.base import Source, retrying
 from warpctl.workers.sources.opening import open_source
 
 
@@ -32,7 +34,11 @@ def main(context: Context) -> None:
             context.stop.raise_if_set()
             time.sleep(min(left, 0.2))
 
-    source = retrying(lambda: open_source(task.uri, task.revision, environment=os.environ), wait=wait)
+    with contextlib.closing(open_source(task.uri, task.revision, environment=os.environ)) as source:
+        _import(context, task, source, wait)
+
+
+def _import(context: Context, task: ImportTask, source: Source, wait: Callable[[float], None]) -> None:
     log = context.log.bind(source=source.uri)
     listed = retrying(source.files, wait=wait)
     outcome: dict[str, Any] = {"what": task.what, "uri": source.uri, "revision": task.revision}

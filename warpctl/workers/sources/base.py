@@ -59,6 +59,10 @@ class Source(Protocol):
         """A URI that the store may link or copy on the server's side, or None."""
         ...
 
+    def close(self) -> None:
+        """End its connections."""
+        ...
+
 
 def retrying(action: Callable[[], Result], *, wait: Wait) -> Result:
     """Call `action` until it does not raise `RetryableError`, at most ATTEMPTS times, with growing pauses."""

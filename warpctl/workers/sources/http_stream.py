@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import httpx
 
 from warpctl.errors import InputError, RetryableError
-from warpctl.workers.sources.base import READ_BYTES, SourceChangedError
+from warpctl.workers.sources.base import SourceChangedError
 
 TIMEOUT = httpx.Timeout(60.0, connect=15.0)
 _TRANSIENT = frozenset({408, 425, 429})
@@ -67,7 +67,7 @@ def stream_range(client: httpx.Client, url: str, start: int, *, label: str, tag:
                     hint="nothing was published; wait until nobody writes there, then run again",
                 )
             drop = 0 if response.status_code == httpx.codes.PARTIAL_CONTENT else start
-            for piece in response.iter_raw(READ_BYTES):
+            for piece in response.iter_raw():  # as they arrive: nothing that came is lost when the connection is
                 kept = piece[drop:]
                 drop = max(0, drop - len(piece))
                 if kept:

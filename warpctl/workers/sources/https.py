@@ -49,6 +49,9 @@ class HttpsSource:
     def copy_uri(self, file: SourceFile) -> str | None:  # noqa: ARG002  # a web server copies nothing for us
         return None
 
+    def close(self) -> None:
+        self._client.close()
+
 
 def _public(url: str) -> str:
     parts = urlsplit(url)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from huggingface_hub import HfApi, get_token, hf_hub_url
+from huggingface_hub import HfApi, close_session, get_token, hf_hub_url
 from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
@@ -103,6 +103,10 @@ class HubSource:
 
     def copy_uri(self, file: SourceFile) -> str | None:  # noqa: ARG002  # a hub copies nothing for us
         return None
+
+    def close(self) -> None:
+        self._client.close()
+        close_session()
 
     def _relative(self, name: str) -> str | None:
         """`name` relative to the path of the URI, or None when it lies elsewhere."""

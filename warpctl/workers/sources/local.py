@@ -47,6 +47,9 @@ class LocalSource:
         self._check_inside(path)
         return str(path.resolve())
 
+    def close(self) -> None:
+        """Nothing is kept open."""
+
     def _listed(self, path: Path) -> SourceFile:
         # A link that leads out is listed, so that the error names it if the import wants it, and not otherwise.
         name = path.relative_to(self._folder).as_posix()

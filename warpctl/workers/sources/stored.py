@@ -50,6 +50,9 @@ class StoredSource:
     def copy_uri(self, file: SourceFile) -> str | None:
         return self._store.uri(file.name)
 
+    def close(self) -> None:
+        """Nothing is kept open."""
+
 
 def _listed(stat: FileStat) -> SourceFile:
     modified = stat.modified.isoformat() if stat.modified else "unknown"
