@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
 
-from warpctl.spec.fields import fields, leaf_fields
+from warpctl.spec.fields import fields, leaf_fields, pattern_of
 from warpctl.spec.warp_run import WarpRun
 
 __all__ = ["CHANGE_CLASSES", "ChangeClass", "FieldChange", "change_class", "differences", "leaf_fields"]
@@ -62,7 +62,7 @@ CHANGE_CLASSES: Final[dict[str, ChangeClass]] = {
 
 def covering_entry(path: str) -> str | None:
     """The entry of the table that decides a field's class: the longest that covers it."""
-    pattern = re.sub(r"\[\d+\]", "[]", path)
+    pattern = pattern_of(path)
     covering = [entry for entry in CHANGE_CLASSES if re.match(rf"{re.escape(entry)}($|[.\[])", pattern)]
     return max(covering, key=len, default=None)
 
@@ -100,7 +100,7 @@ def differences(old: WarpRun, new: WarpRun) -> tuple[FieldChange, ...]:
 
 
 def _rank(path: str, order: dict[str, int]) -> tuple[int, ...]:
-    pattern = re.sub(r"\[\d+\]", "[]", path)
+    pattern = pattern_of(path)
     head = pattern.partition("[]")[0]
     indices = tuple(int(index) for index in re.findall(r"\[(\d+)\]", path))
     return (order[head], *indices, order[pattern])
@@ -111,7 +111,7 @@ def _leaves(run: WarpRun) -> dict[str, Any]:
     leaf = leaf_fields()
 
     def walk(value: Any, path: str) -> None:
-        pattern = re.sub(r"\[\d+\]", "[]", path)
+        pattern = pattern_of(path)
         if pattern in leaf:
             found[path] = value
         elif isinstance(value, dict):

@@ -5,6 +5,7 @@ A path is dotted and camelCase, as a user writes it; `[]` stands for any item of
 
 from __future__ import annotations
 
+import re
 import types
 import typing
 from collections.abc import Iterator
@@ -77,6 +78,11 @@ def _join(known: SpecField, other: SpecField) -> SpecField:
         variants=known.variants + other.variants,
         required_in=known.required_in + stricter,
     )
+
+
+def pattern_of(path: str) -> str:
+    """The field that a path with indices belongs to: spec.controls[1] is an item of spec.controls[]."""
+    return re.sub(r"\[\d+\]", "[]", path)
 
 
 def leaf_fields() -> dict[str, SpecField]:
@@ -220,4 +226,5 @@ def _yaml_text(value: Any) -> str:
         return f"{{{', '.join(f'{key}: {each}' for key, each in given.items())}}}"
     if isinstance(value, dict):
         return "{}"
-    return f"{value}" or '""'
+    text = str(value)
+    return f'"{text}"' if not text or text.isdigit() else text

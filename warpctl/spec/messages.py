@@ -11,7 +11,7 @@ from pydantic.alias_generators import to_camel
 
 from warpctl.spec.base import DECIMAL_PATTERN
 from warpctl.spec.compute import QUANTITY_PATTERN
-from warpctl.spec.fields import SpecField, fields
+from warpctl.spec.fields import SpecField, fields, pattern_of
 from warpctl.spec.models import FUNCTION_PATTERN, REWARD_NAME_PATTERN, TEXT_PATTERN, URI_PATTERN, URL_PATTERN
 from warpctl.spec.source import Place
 from warpctl.spec.warp_run import NAME_PATTERN
@@ -71,12 +71,12 @@ def explain(kind: str, context: Mapping[str, Any], path: str, place: Place, *, v
 
     `context` is pydantic's, `variant` the `type` of the mapping that holds the field, if it has one.
     """
-    pattern = re.sub(r"\[\d+\]", "[]", path)
+    pattern = pattern_of(path)
     field = fields().get(pattern) or fields().get(pattern.removesuffix("[]"))
     taught = HINTS.get(pattern.removesuffix("[]"), "")
     match kind:
         case "disagreement":
-            said = context["problem"], taught
+            said = context["problem"], "" if pattern.endswith("[]") else taught
         case "missing" | "union_tag_not_found":
             said = "is required", _required_hint(field, variant)
         case "extra_forbidden":

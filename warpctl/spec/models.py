@@ -35,7 +35,8 @@ class Source(SpecModel):
     """Something that is imported once, by content, and pinned from then on."""
 
     uri: Uri
-    """Where it is read: a folder or file, gs://, s3://, https:// or hf://owner/name."""
+    """Where it is read: a folder, gs://, s3:// or hf://owner/name[/folder]; a relative path counts from the spec's folder,
+    a leading ~ is the home of whoever runs the worker."""
     revision: Revision = "main"
     """For hf:// the branch, tag or commit, pinned to a commit at import; elsewhere a name of yours for this content.
     The same URI with new content is picked up when the revision changes or by `warpctl refresh`."""
@@ -144,7 +145,8 @@ class Prompts(SpecModel):
     """The prompt set X."""
 
     uri: Uri
-    """A JSONL or Parquet file, or a folder of them; imported once."""
+    """A JSONL or Parquet file, or a folder of them, imported once: a path, gs://, s3://, https:// (one file) or
+    hf://datasets/owner/name[/path]."""
     revision: Revision = "main"
     """As in models.sft.revision."""
     format: PromptFormat = PromptFormat.JSONL

@@ -19,6 +19,7 @@ from pydantic import ValidationError
 
 from warpctl.errors import Problem, SpecError
 from warpctl.spec.base import DISAGREEMENT
+from warpctl.spec.fields import fields, pattern_of
 from warpctl.spec.messages import explain
 from warpctl.spec.models import CheckpointReward, Reward, SourceSplit
 from warpctl.spec.source import MAX_BYTES, Document, Location, Place, compose, dotted
@@ -236,6 +237,8 @@ def _problem(failure: _Failure, document: Document, source: str) -> Problem:
     places = document.keys if is_unknown else document.values
     place = places.get(failure.at)
     value = "" if is_unknown or place is None else _shown(place)
+    if place is None and failure.kind == DISAGREEMENT:
+        value = f"{fields()[pattern_of(dotted(failure.at))].default} by default"
     key = document.keys.get(failure.at)
     if place is not None and key is not None and place.line != key.line:  # it begins below: point to its key
         place = dataclasses.replace(place, line=key.line, column=key.column)
