@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO
 
+from warpctl.errors import InputError
 from warpctl.storage.backend import TEMPORARY_PREFIX, FileStat
 from warpctl.storage.create_once import create_local, in_folder, open_new, sync_folder, temporary_beside, write_new
 
@@ -76,7 +77,7 @@ class LocalFiles:
         if source is None:
             return False
         try:
-            original = source.resolve(strict=True)
+            original = _existing(source)
             with _replacing(Path(path)) as temporary:
                 in_folder(temporary.parent, lambda: os.link(original, temporary))
         except OSError as error:
@@ -102,6 +103,13 @@ class LocalFiles:
             return f"user {getpass.getuser()}"
         except (KeyError, OSError):  # a pod's uid without a name
             return f"uid {os.getuid()}"
+
+
+def _existing(source: Path) -> Path:
+    """The file behind links (a hub's cache is made of them): a hard link to a link would follow its target's fate."""
+    if not source.is_file():
+        raise InputError(f"there is no file {source}", hint="check the source's URI")
+    return source.resolve()
 
 
 @contextlib.contextmanager

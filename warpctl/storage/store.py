@@ -73,19 +73,19 @@ class Store:
 
     def write(self, path: str, data: bytes) -> None:
         """Write or overwrite; a reader sees the old bytes or the new ones, never a mixture."""
-        self._writing("write", path, lambda full: self._backend.write(full, data))
+        self._anyway("write", path, lambda full: self._backend.write(full, data))
 
     def create_once(self, path: str, data: bytes) -> bool:
         """Create the file unless it exists. True: these bytes are there, thanks to us; False: somebody else's are.
 
         `data` should name its writer (an attempt id): equal bytes count as ours, so that a lost response is no defeat.
         """
-        created = self._writing("create", path, lambda full: self._backend.create_once(full, data))
+        created = self._anyway("create", path, lambda full: self._backend.create_once(full, data))
         return won(created, data, lambda: self.read(path))
 
     def stat(self, path: str) -> FileStat | None:
         """Size and time of a file, None when absent."""
-        found = self._call("stat", path, self._backend.stat)
+        found = self._anyway("stat", path, self._backend.stat)
         if found is None:
             self._require_bucket("stat", path)
             return None
@@ -167,7 +167,7 @@ class Store:
     def _find(self, prefix: str, *, temporary: bool) -> Files:
         prefix = prefix.rstrip("/")
         below = f"{prefix}/" if prefix else ""
-        found = self._call("list", prefix, lambda full: [*self._backend.find(full, temporary=temporary)])
+        found = self._anyway("list", prefix, lambda full: [*self._backend.find(full, temporary=temporary)])
         if not found:
             self._require_bucket("list", prefix)
         cut = len(self._base) + 1
@@ -182,8 +182,8 @@ class Store:
             self._require_bucket(operation, path)
             raise FileNotFoundError(self.uri(path)) from None
 
-    def _writing(self, operation: str, path: str, function: Callable[[str], T]) -> T:
-        """Run an operation that creates its object: the only thing that can be absent is the bucket."""
+    def _anyway(self, operation: str, path: str, function: Callable[[str], T]) -> T:
+        """Run an operation that needs no object to be there: all that can be absent is the bucket."""
         try:
             return self._call(operation, path, function)
         except FileNotFoundError as error:
