@@ -27,7 +27,7 @@ SCHEMA = "https://vega.github.io/schema/vega-lite/v6.json"
 _VIRIDIS = ((68, 1, 84), (59, 82, 139), (33, 145, 140), (94, 201, 98), (253, 231, 37))
 _KL_TICKS = (0, 0.05, 0.1, 0.25, 0.5, *(factor * 10**power for power in range(4) for factor in (1, 2, 5)))
 _ON_LIGHT = (0.0, 0.62)  # beyond, contrast against white falls below 3:1
-_ON_DARK = (1.0, 0.42)
+_ON_DARK = (0.95, 0.5)
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def front_chart(front: Front, measure: str = REWARD, *, trajectories: Sequence[T
     colour = {"field": "series", "type": "nominal", "scale": scales["color"], "legend": _legend()}
     shape = {"field": "series", "type": "nominal", "scale": scales["shape"], "legend": _legend()}
     layers = [
-        _layer(best, {"type": "line", "color": GRID, "strokeWidth": 7, "opacity": 0.9}, {"x": x, "y": y}),
+        _layer(best, {"type": "line", "color": MUTED, "strokeWidth": 8, "opacity": 0.22}, {"x": x, "y": y}),
         _layer(
             paths,
             {"type": "line", "strokeWidth": 1, "opacity": 0.55, "strokeDash": [2, 2]},
@@ -120,11 +120,7 @@ def front_chart(front: Front, measure: str = REWARD, *, trajectories: Sequence[T
                 "description": {"field": "description"},
             },
         ),
-        _layer(
-            values,
-            {"type": "text", "dx": 7, "dy": 11, "align": "left", "fontSize": 10, "color": MUTED},
-            {"x": x, "y": y, "text": {"field": "label"}},
-        ),
+        *(_labels([v for v in values if v["is_upper"] is is_upper], x, y, is_upper=is_upper) for is_upper in (False, True)),
     ]
     return {
         "$schema": SCHEMA,
@@ -159,6 +155,7 @@ def _datum(point: FrontPoint, measure: str, value: Estimate) -> dict[str, Any]:
         "low": value.low,
         "high": value.high,
         "on_front": point.is_on_front,
+        "is_upper": named.iteration > 0 and named.iteration % 2 == 0,
         "description": f"{series_label(named)} {named.name}: KL {point.kl.mean:.2f}, {measure} {value.mean:.2f}",
     }
 
@@ -202,7 +199,14 @@ def _measure_title(measure: str) -> str:
 
 
 def _legend() -> Spec:
-    return {"title": None, "orient": "top", "direction": "horizontal", "columns": 4, "symbolOpacity": 1}
+    return {"title": None, "orient": "top", "direction": "horizontal", "columns": 4, "columnPadding": 18, "symbolOpacity": 1}
+
+
+def _labels(values: Sequence[Mapping[str, Any]], x: Spec, y: Spec, *, is_upper: bool) -> Spec:
+    """LITI rates: below right of the marker, every second iteration's above left, since their lines run close together."""
+    place = {"dx": -6, "dy": -8, "align": "right"} if is_upper else {"dx": 6, "dy": 10, "align": "left"}
+    mark = {"type": "text", **place, "fontSize": 10, "color": MUTED}
+    return _layer(values, mark, {"x": x, "y": y, "text": {"field": "label"}})
 
 
 def _layer(values: Sequence[Mapping[str, Any]], mark: Spec, encoding: Spec) -> Spec:

@@ -1,0 +1,119 @@
+"""The vectorised front against brute force, and reward at fixed KL against numbers worked out by hand."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from warpctl.reports.front import hypervolume, non_dominated, reward_at_kl
+
+# Few distinct values, so that ties and equal points are common.
+coordinates = st.one_of(st.integers(0, 4).map(float), st.floats(0, 50, allow_nan=False))
+point_lists = st.lists(st.tuples(coordinates, coordinates.map(lambda value: value - 10)), min_size=1, max_size=12)
+
+
+def brute_force_front(points):
+    def beats(a, b):
+        return a[0] <= b[0] and a[1] >= b[1] and a != b
+
+    return [not any(beats(other, point) for other in points) for point in points]
+
+
+def brute_force_hypervolume(points, max_kl, reference):
+    """Cut the plane along every coordinate; sum the cells that some point dominates."""
+    kls = sorted({*(min(max(kl, 0.0), max_kl) for kl, _ in points), max_kl})
+    rewards = sorted({reference, *(reward for _, reward in points if reward > reference)})
+    area = 0.0
+    for left, right in zip(kls, kls[1:], strict=False):
+        for low, high in zip(rewards, rewards[1:], strict=False):
+            if any(kl <= left and reward >= high for kl, reward in points):
+                area += (right - left) * (high - low)
+    return area
+
+
+@given(point_lists)
+def test_the_front_is_that_of_all_pairwise_comparisons(points):
+    kl, reward = zip(*points, strict=True)
+
+    assert non_dominated(kl, reward).tolist() == brute_force_front(points)
+
+
+@given(point_lists, st.floats(0.5, 40), st.floats(-12, 5))
+def test_the_hypervolume_is_that_of_counting_cells(points, max_kl, reference):
+    kl, reward = zip(*points, strict=True)
+
+    area = hypervolume(kl, reward, max_kl=max_kl, reference_reward=reference)
+
+    assert float(area) == pytest.approx(brute_force_hypervolume(points, max_kl, reference), rel=1e-9, abs=1e-9)
+
+
+@given(point_lists, point_lists, st.floats(0, 40))
+def test_replicates_stacked_on_leading_axes_give_what_each_gives_alone(first, second, at):
+    size = min(len(first), len(second))
+    stacked = np.array([first[:size], second[:size]])
+    kl, reward = stacked[..., 0], stacked[..., 1]
+
+    together = (
+        non_dominated(kl, reward).tolist(),
+        hypervolume(kl, reward, max_kl=30.0, reference_reward=reward[:, 0]),
+        reward_at_kl(kl, reward, at),
+    )
+
+    assert together[0] == [non_dominated(*pair).tolist() for pair in zip(kl, reward, strict=True)]
+    alone = [hypervolume(k, r, max_kl=30.0, reference_reward=r[0]) for k, r in zip(kl, reward, strict=True)]
+    np.testing.assert_array_equal(together[1], alone)
+    np.testing.assert_array_equal(together[2], [reward_at_kl(*pair, at) for pair in zip(kl, reward, strict=True)])
+
+
+@given(point_lists, st.floats(0, 50))
+def test_reward_at_kl_is_numpys_interpolation_along_the_front(points, at):
+    front = sorted({point for point, kept in zip(points, brute_force_front(points), strict=True) if kept})
+    kl, reward = map(np.array, zip(*front, strict=True))
+    expected = np.interp(math.sqrt(at), np.sqrt(kl), reward, left=np.nan, right=np.nan)
+    if kl[0] <= at <= kl[-1]:  # sqrt rounds at the very ends
+        expected = np.interp(math.sqrt(at), np.sqrt(kl), reward)
+
+    found = reward_at_kl(*zip(*points, strict=True), at)
+
+    np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-9)
+
+
+def test_a_better_point_at_equal_kl_dominates_and_an_equal_point_does_not():
+    kl, reward = [1.0, 1.0, 2.0, 2.0, 3.0], [0.5, 0.4, 0.9, 0.9, 0.9]
+
+    assert non_dominated(kl, reward).tolist() == [True, False, True, True, False]
+
+
+def test_the_hypervolume_of_two_steps_is_the_sum_of_their_rectangles():
+    # Above 0.2: from KL 1 to 4 the height is 0.3, from 4 to 10 it is 0.8.
+    area = hypervolume([1.0, 4.0], [0.5, 1.0], max_kl=10.0, reference_reward=0.2)
+
+    assert float(area) == pytest.approx(3 * 0.3 + 6 * 0.8, abs=1e-12)
+
+
+def test_reward_is_linear_in_the_root_of_kl_between_points():
+    # Roots of 1, 4 and 16 are 1, 2 and 4. At KL 9 the root is 3: half way from 2 to 4.
+    kl, reward = [1.0, 4.0, 16.0], [0.0, 1.0, 2.0]
+
+    assert float(reward_at_kl(kl, reward, 9.0)) == pytest.approx(1.5, abs=1e-12)
+    assert float(reward_at_kl(kl, reward, 2.25)) == pytest.approx(0.5, abs=1e-12)
+    assert float(reward_at_kl(kl, reward, 4.0)) == 1.0
+
+
+def test_a_dominated_point_does_not_bend_the_front():
+    assert float(reward_at_kl([1.0, 9.0, 4.0], [0.0, 2.0, -5.0], 4.0)) == pytest.approx(1.0, abs=1e-12)
+
+
+@pytest.mark.parametrize("at", [0.5, 16.5])
+def test_a_kl_beyond_the_front_has_no_reward(at):
+    assert math.isnan(reward_at_kl([1.0, 16.0], [0.0, 2.0], at))
+
+
+@pytest.mark.parametrize(
+    ("kl", "reward"), [([1.0], [math.nan]), ([math.inf], [1.0]), ([], []), ([1.0, 2.0], [1.0])]
+)
+def test_points_that_are_no_points_are_refused(kl, reward):
+    with pytest.raises(ValueError, match="KL and reward"):
+        non_dominated(kl, reward)
