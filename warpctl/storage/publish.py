@@ -110,7 +110,13 @@ class Publication:
             stage_id=stage.stage_id,
             files=files,
             parents=tuple(
-                Parent(role=parent.role, kind=parent.kind, key=parent.key, manifest_digest=parent.manifest_digest)
+                Parent(
+                    role=parent.role,
+                    kind=parent.kind,
+                    key=parent.key,
+                    manifest_digest=parent.manifest_digest,
+                    content_digest=parent.content_digest,
+                )
                 for parent in stage.inputs
             ),
             content_digest=content_digest(files),
