@@ -1,0 +1,33 @@
+# The manual of this repository: every verb with one line of help.
+.DEFAULT_GOAL := help
+SHELL := bash
+.PHONY: help setup demo test check fmt generate lock clean
+
+help: ## show this help
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+setup: ## make this clone ready: tools and dependencies into .venv (once; needs Python 3.11)
+	@.ci/setup
+
+demo: setup ## run a whole WARP procedure on this machine, about 3 minutes on two cores
+	@.ci/demo
+
+test: ## run everything that CI runs: check, the wheel, all tests
+	@.ci/test
+
+check: setup ## what is known without running anything: style, types, floors, generated files
+	@.ci/check
+
+fmt: setup ## format the code and mend what can be mended
+	@.venv/bin/ruff check --fix --quiet . || true
+	@.venv/bin/ruff format .
+
+generate: setup ## make the generated files anew (docs/spec.md)
+	@.ci/generate
+
+lock: setup ## pin dependencies again after a change of pyproject.toml (UPGRADE=--upgrade for newer ones)
+	@.ci/lock $(UPGRADE)
+
+clean: ## remove what was built, not the artifact stores of runs
+	@rm -rf .venv dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .stamps
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
