@@ -15,9 +15,10 @@ from warpctl.plan.observed import Attempt, Committed, Observed
 from warpctl.plan.planner import plan
 from warpctl.plan.progress import summarise
 from warpctl.plan.stages import import_stages, stages
+from warpctl.spec.stage_input import StageKind
 from warpctl.spec.status import RunStatus
 from warpctl.spec.warp_run import WarpRun
-from warpctl.storage.gc import collect_stages
+from warpctl.storage.gc import plan_gc, sweep
 from warpctl.storage.markers import Marker, Markers
 from warpctl.storage.store import Store
 from warpctl.storage.wanted import Wanted, WantedStage, read_wanted, write_wanted
@@ -25,7 +26,9 @@ from warpctl.storage.wanted import Wanted, WantedStage, read_wanted, write_wante
 
 @dataclass
 class Engine:
-    """Drives one run. Between passes it keeps only what spares reads: markers that were seen, the roots that were written."""
+    """Drives one run. Between passes it keeps only what spares reads: markers that were seen, roots that were written,
+    stages that were swept.
+    """
 
     run: WarpRun
     executor: Executor
@@ -33,6 +36,7 @@ class Engine:
     retry_since: datetime | None = None
     markers: Markers = field(init=False)
     _roots_digest: str | None = None
+    _swept: set[tuple[str, str]] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.markers = Markers(self.store)
@@ -76,10 +80,16 @@ class Engine:
                 self.store.delete(artifacts.marker(action.stage.kind, action.stage.key))
                 self._forget(action.stage.key)
             case Collect():
-                keys = {root.key for root in action.roots}
-                collect_stages(self.store, keys, now=now, min_age=timedelta(0))
-                for key in keys:
-                    self._forget(key)
+                self._collect(action, now)
+
+    def _collect(self, action: Collect, now: datetime) -> None:
+        """Sweep once a session: what another run wants stays, and stays planned here."""
+        names = {(str(root.kind), root.key) for root in action.roots} - self._swept
+        if names:
+            sweep(self.store, plan_gc(self.store, now=now, min_age=timedelta(0), only=names))
+            self._swept |= names
+        for _, key in names:
+            self._forget(key)
 
     def _look(self, kinds: Mapping[str, str], attempts: Mapping[str, tuple[Attempt, ...]]) -> dict[str, Marker]:
         tokens = {key: tuple((a.attempt_id, a.state) for a in attempts.get(key, ())) for key in kinds}
@@ -100,7 +110,7 @@ class Engine:
             namespace=self.run.metadata.namespace,
             name=self.run.metadata.name,
             generation_digest=action.digest,
-            stages=tuple(WantedStage(kind=root.kind, key=root.key) for root in action.roots),
+            stages=tuple(WantedStage(kind=StageKind(root.kind), key=root.key) for root in action.roots),
             written_at=now.astimezone(UTC).isoformat(),
         )
         write_wanted(self.store, wanted)

@@ -97,7 +97,7 @@ class WarpRunSpec(SpecModel):
     controls: Annotated[tuple[Control, ...], Field(max_length=3)] = ()
     """Further single RL runs from the SFT policy to compare with, each evaluated at the same LITI rates: NoAnchor (no KL
     term) and SftAnchor (KL to the SFT policy), as long as an RL run of iteration 1, and ComputeMatched (as many steps as
-    all RL runs of all iterations together)."""
+    all RL runs of all iterations together, so more iterations train it anew)."""
     compute: Compute = Compute()
     """Resources."""
     parallelism: Annotated[int, Ge(1), Le(1024)] | None = None
