@@ -13,6 +13,7 @@ end-of-sequence token included. Shape suffixes: B completions, T completion toke
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import torch
@@ -38,8 +39,8 @@ def kl_of_completions(
         sft_NV = (sft_BTV[rows, columns].float() / temperature).log_softmax(dim=-1)
         ratio_NV = policy_NV - sft_NV
         k1_N = ratio_NV.gather(1, tokens_BT[rows, columns][:, None])[:, 0]
-        # nan_to_num: a token that neither policy can produce (-inf in both) adds nothing
-        rb_N = torch.nan_to_num(policy_NV.exp() * ratio_NV, nan=0.0).sum(dim=-1)
+        # p log p -> 0: a token that the policy cannot produce (-inf) adds nothing
+        rb_N = torch.where(policy_NV == -math.inf, 0.0, policy_NV.exp() * ratio_NV).sum(dim=-1)
         k1_B.index_add_(0, rows.cpu(), k1_N.double().cpu())
         rb_B.index_add_(0, rows.cpu(), rb_N.double().cpu())
     return k1_B, rb_B

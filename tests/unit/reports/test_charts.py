@@ -99,7 +99,11 @@ def test_trajectories_are_drawn_in_the_order_of_their_steps(evaluated_run):
     chart = front_chart(front_of(evaluated_run()), trajectories=[path])
 
     drawn = layers(chart, "line")[1]["data"]["values"]
-    assert [(value["step"], value["kl"], value["y"]) for value in drawn] == [(0, 0.0, 0.0), (1, 2.0, 0.5), (2, 1.5, 0.7)]
+    assert [(value["step"], value["kl"], value["y"]) for value in drawn] == [
+        (0, 0.0, 0.0),
+        (1, 2.0, 0.5),
+        (2, 1.5, 0.7),
+    ]
     assert {value["series"] for value in drawn} == {"iteration 1"}
 
 
@@ -111,7 +115,8 @@ def test_a_renderer_makes_svg_and_png_of_it(evaluated_run):
 
     svg, png = to_svg(spec), to_png(spec)
     assert json.loads(json.dumps(spec, allow_nan=False)) == spec
-    assert svg.startswith("<svg") and "<script" not in svg
+    assert svg.startswith("<svg")
+    assert "<script" not in svg
     assert "held-out reward: truth" in svg
     assert png.startswith(b"\x89PNG\r\n")
     assert has_renderer()

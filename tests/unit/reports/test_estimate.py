@@ -66,7 +66,9 @@ def test_an_iterations_hypervolume_is_that_of_sft_and_its_rates_alone(evaluated_
     assert second.hypervolume["reward"].low < second.hypervolume["reward"].mean < second.hypervolume["reward"].high
 
 
-def test_a_control_is_never_on_the_runs_front_and_never_takes_a_point_off_it(evaluated_run, evaluated_point, named_point):
+def test_a_control_is_never_on_the_runs_front_and_never_takes_a_point_off_it(
+    evaluated_run, evaluated_point, named_point
+):
     wonder = named_point("liti/1", evaluated_point(kl=0.01, reward=50.0), iteration=0, control="NoAnchor")
     run = evaluated_run()
 

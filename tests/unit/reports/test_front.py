@@ -1,5 +1,6 @@
 """The vectorised front against brute force, and reward at fixed KL against numbers worked out by hand."""
 
+import itertools
 import math
 
 import numpy as np
@@ -26,8 +27,8 @@ def brute_force_hypervolume(points, max_kl, reference):
     kls = sorted({*(min(max(kl, 0.0), max_kl) for kl, _ in points), max_kl})
     rewards = sorted({reference, *(reward for _, reward in points if reward > reference)})
     area = 0.0
-    for left, right in zip(kls, kls[1:], strict=False):
-        for low, high in zip(rewards, rewards[1:], strict=False):
+    for left, right in itertools.pairwise(kls):
+        for low, high in itertools.pairwise(rewards):
             if any(kl <= left and reward >= high for kl, reward in points):
                 area += (right - left) * (high - low)
     return area
@@ -111,9 +112,7 @@ def test_a_kl_beyond_the_front_has_no_reward(at):
     assert math.isnan(reward_at_kl([1.0, 16.0], [0.0, 2.0], at))
 
 
-@pytest.mark.parametrize(
-    ("kl", "reward"), [([1.0], [math.nan]), ([math.inf], [1.0]), ([], []), ([1.0, 2.0], [1.0])]
-)
+@pytest.mark.parametrize(("kl", "reward"), [([1.0], [math.nan]), ([math.inf], [1.0]), ([], []), ([1.0, 2.0], [1.0])])
 def test_points_that_are_no_points_are_refused(kl, reward):
     with pytest.raises(ValueError, match="KL and reward"):
         non_dominated(kl, reward)

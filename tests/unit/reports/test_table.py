@@ -13,9 +13,7 @@ from warpctl.reports.table import best_point, front_document, front_rows, to_csv
 
 @pytest.fixture
 def front(evaluated_run):
-    return estimate_front(
-        evaluated_run(controls=("NoAnchor",)), confidence_level=0.95, max_kl=20.0, num_replicates=100
-    )
+    return estimate_front(evaluated_run(controls=("NoAnchor",)), confidence_level=0.95, max_kl=20.0, num_replicates=100)
 
 
 def test_the_csv_gives_back_every_number_exactly(front):
