@@ -24,7 +24,7 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -57,6 +57,8 @@ echo $$ > "$folder/pid.part" && mv "$folder/pid.part" "$folder/pid"
 "$@"
 echo $? > "$folder/exit.part" && mv "$folder/exit.part" "$folder/exit"
 """
+# Workers outlive the executor that started them, on purpose: their handles are kept to be reaped, not to be waited for.
+_CHILDREN: list[subprocess.Popen[bytes]] = []
 # Credentials of a model hub are for imports alone.
 HUB_TOKENS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
 
@@ -73,11 +75,10 @@ class LocalExecutor:
     environment: Mapping[str, str]
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
     grace_seconds: float = GRACE_SECONDS
-    _children: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     def attempts(self) -> dict[str, tuple[Attempt, ...]]:
         """Every attempt that this machine has a folder of."""
-        self._children = [child for child in self._children if child.poll() is None]
+        _CHILDREN[:] = [child for child in _CHILDREN if child.poll() is None]
         found: dict[str, tuple[Attempt, ...]] = {}
         for stage_folder in sorted((self.folder / "attempts").glob("*")):
             seen = [self._observe(folder) for folder in stage_folder.iterdir() if (folder / "attempt.json").exists()]
@@ -168,7 +169,7 @@ class LocalExecutor:
                 )
         finally:
             os.close(lock)  # the worker's copy keeps the lock
-        self._children.append(child)
+        _CHILDREN.append(child)
 
     def _worker_environment(self, kind: StageKind, place: Place) -> dict[str, str]:
         environment = dict(self.environment)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.builders.world import a_run
 from warpctl.errors import UserError
 from warpctl.executors import local
 from warpctl.executors.local import LocalExecutor
@@ -21,10 +22,10 @@ from warpctl.plan.actions import Start
 from warpctl.plan.observed import Attempt, AttemptState, FailureClass
 from warpctl.plan.stages import Stage
 from warpctl.spec.stage_input import ImportTask, StageInput, StageKind
-from warpctl.spec.warp_run import WarpRun
 from warpctl.storage.store import Store
 
 WORKERS = {
+    "echoes": "import os; print(os.environ['WARPCTL_STAGE_INPUT'])",
     "quick": "print('hello from the worker')",
     "fails": "import sys; print('the reason', file=sys.stderr); sys.exit(1)",
     "final": "import sys; print('never'); sys.exit(42)",
@@ -60,23 +61,6 @@ def use(monkeypatch: pytest.MonkeyPatch) -> object:
         monkeypatch.setattr(local, "WORKERS", dict.fromkeys(StageKind, f"worker_{name}"))
 
     return choose
-
-
-def a_run(**spec: object) -> WarpRun:
-    return WarpRun.model_validate(
-        {
-            "apiVersion": "warpctl.dev/v1alpha1",
-            "kind": "WarpRun",
-            "metadata": {"name": "demo"},
-            "spec": {
-                "storage": {"uri": "/store"},
-                "models": {"sft": {"uri": "/sft"}, "rewards": [{"type": "Checkpoint", "name": "q", "uri": "/r"}]},
-                "prompts": {"uri": "/prompts"},
-                "training": {"steps": 10},
-                **spec,
-            },
-        }
-    )
 
 
 def an_executor(tmp_path: Path, *, cores: int = 2, grace_seconds: float = 60, **spec: object) -> LocalExecutor:
@@ -189,7 +173,7 @@ def test_a_worker_outlives_a_killed_engine_and_is_adopted_by_the_next(tmp_path: 
     program = textwrap.dedent(
         f"""
         import sys, os, signal
-        sys.path.insert(0, {str(Path(__file__).parent)!r})
+        sys.path[:0] = [{str(Path(__file__).parent)!r}, {str(Path(__file__).parents[3])!r}]
         from pathlib import Path
         import test_local as t
         from warpctl.executors import local
@@ -264,20 +248,10 @@ def test_only_imports_see_a_hub_token_and_env_reaches_the_worker(
 
 
 def test_the_stage_input_names_the_stores_root(tmp_path: Path, use) -> None:
-    use("quick")
+    use("echoes")
     executor = an_executor(tmp_path)
-    told: list[str] = []
-    original = subprocess.Popen
 
-    def spy(command, **options):
-        told.append(options["env"]["WARPCTL_STAGE_INPUT"])
-        return original(command, **options)
+    executor.start(a_start())
+    log = executor.log_file(wait_for(executor, AttemptState.COMPLETE)).read_text()
 
-    local.subprocess.Popen, kept = spy, local.subprocess.Popen
-    try:
-        executor.start(a_start())
-    finally:
-        local.subprocess.Popen = kept
-    wait_for(executor, AttemptState.COMPLETE)
-
-    assert StageInput.from_environment({"WARPCTL_STAGE_INPUT": told[0]}).storage == executor.store.root
+    assert StageInput.from_environment({"WARPCTL_STAGE_INPUT": log}).storage == executor.store.root

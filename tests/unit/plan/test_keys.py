@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from world import a_run, imported
 
+from tests.builders.world import a_run, imported
 from warpctl.plan.stages import stages
 from warpctl.spec.change_class import ChangeClass, change_class, leaf_fields
 from warpctl.spec.stage_input import StageKind

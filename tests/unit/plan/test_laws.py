@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from world import World, a_run
 
+from tests.builders.world import World, a_run
 from warpctl.plan.observed import AttemptState, FailureClass
 from warpctl.plan.planner import plan
 from warpctl.plan.progress import summarise

@@ -6,8 +6,8 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
-from world import EPOCH
 
+from tests.builders.world import EPOCH
 from warpctl.plan.observed import Attempt, AttemptState, Committed, FailureClass, Observed
 from warpctl.plan.retry import GiveUp, RetryAt, decide
 from warpctl.plan.truth import Verdict, judge

@@ -8,18 +8,19 @@ from datetime import UTC, datetime, timedelta
 
 from warpctl.plan.actions import Action, Collect, Forget, Start, Stop, WriteRoots
 from warpctl.plan.observed import Attempt, AttemptState, Committed, FailureClass, Observed
+from warpctl.plan.stages import import_stages
 from warpctl.spec.warp_run import WarpRun
 
 EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
 
 
-def a_run(**spec: object) -> WarpRun:
+def a_run(*, name: str = "demo", **spec: object) -> WarpRun:
     """A valid run; keyword arguments replace fields of its spec."""
     return WarpRun.model_validate(
         {
             "apiVersion": "warpctl.dev/v1alpha1",
             "kind": "WarpRun",
-            "metadata": {"name": "demo"},
+            "metadata": {"name": name},
             "spec": {
                 "storage": {"uri": "/store"},
                 "models": {
@@ -38,8 +39,6 @@ def a_run(**spec: object) -> WarpRun:
 
 def imported(run: WarpRun) -> dict[str, str]:
     """Content digests for all imports of a run."""
-    from warpctl.plan.stages import import_stages
-
     return {stage.key: f"content-of-{stage.key[:8]}" for stage in import_stages(run).values()}
 
 

@@ -1,6 +1,0 @@
-"""Makes the planner tests' world importable: `import world`."""
-
-import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).parent))

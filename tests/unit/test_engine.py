@@ -1,0 +1,219 @@
+"""Engine passes over a real store with workers that publish in-process: the parts of the engine together, without processes."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from tests.builders.world import a_run
+from warpctl import artifacts
+from warpctl.engine import Engine
+from warpctl.errors import StoreUnavailableError
+from warpctl.executors.base import stage_input
+from warpctl.plan.actions import Start
+from warpctl.plan.observed import Attempt, AttemptState, FailureClass
+from warpctl.spec.stage_input import Resources
+from warpctl.spec.status import SUCCEEDED, StageState
+from warpctl.spec.warp_run import WarpRun
+from warpctl.storage.publish import Publication
+from warpctl.storage.store import Store
+from warpctl.storage.wanted import read_wanted
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+class Crash(BaseException):
+    """The engine dies here."""
+
+
+@dataclass
+class InProcessExecutor:
+    """Publishes a stage when its attempt is asked to finish. Its attempts outlive the engine, as processes do."""
+
+    run: WarpRun
+    store: Store
+    seen: dict[str, tuple[Attempt, ...]] = field(default_factory=dict)
+    starts: dict[str, Start] = field(default_factory=dict)
+    started: list[str] = field(default_factory=list)
+
+    def attempts(self) -> dict[str, tuple[Attempt, ...]]:
+        return dict(self.seen)
+
+    def start(self, start: Start) -> bool:
+        key = start.stage.key
+        assert all(attempt.state is not AttemptState.ACTIVE for attempt in self.seen.get(key, ()))
+        attempt_id = f"{start.number}-{len(self.started)}"
+        self.started.append(start.stage.id)
+        self.seen[key] = (
+            *self.seen.get(key, ()),
+            Attempt(key, start.number, attempt_id, AttemptState.ACTIVE, started_at=NOW),
+        )
+        self.starts[attempt_id] = start
+        return True
+
+    def stop(self, attempt: Attempt, reason: str) -> None:
+        self._end(attempt, AttemptState.FAILED, FailureClass.INTERRUPTED, reason)
+
+    def forget(self, key: str) -> None:
+        self.seen.pop(key, None)
+
+    def active(self) -> list[Attempt]:
+        return [a for attempts in self.seen.values() for a in attempts if a.state is AttemptState.ACTIVE]
+
+    def finish_all(self) -> None:
+        for attempt in self.active():
+            self.publish(attempt)
+            self._end(attempt, AttemptState.COMPLETE, None, "")
+
+    def publish(self, attempt: Attempt) -> None:
+        start = self.starts[attempt.attempt_id]
+        told = stage_input(
+            self.run, start, attempt_id=attempt.attempt_id, storage=self.store.root, resources=Resources()
+        )
+        publication = Publication(self.store, told, now=lambda: NOW)
+        publication.write_file("what.txt", start.stage.id.encode())
+        publication.commit()
+
+    def _end(self, attempt: Attempt, state: AttemptState, failure: FailureClass | None, message: str) -> None:
+        ended = replace(attempt, state=state, failure=failure, message=message, ended_at=NOW)
+        self.seen[attempt.key] = tuple(
+            ended if old.attempt_id == attempt.attempt_id else old for old in self.seen[attempt.key]
+        )
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store.open(str(tmp_path))
+
+
+def finish(engine: Engine, executor: InProcessExecutor, *, passes: int = 40) -> None:
+    for _ in range(passes):
+        if engine.tick(NOW).is_true(SUCCEEDED):
+            return
+        executor.finish_all()
+    raise AssertionError("the run does not end")
+
+
+def test_a_run_goes_from_nothing_to_succeeded_and_the_second_time_is_all_cached(store: Store) -> None:
+    run = a_run(controls=["NoAnchor"])
+    executor = InProcessExecutor(run, store)
+    finish(Engine(run, executor, store), executor)
+    again = InProcessExecutor(run, store)
+
+    status = Engine(run, again, store).tick(NOW)
+
+    assert status.is_true(SUCCEEDED)
+    assert again.started == []
+    assert all(stage.cached for stage in status.stages if stage.state is StageState.SUCCEEDED)
+    assert len(executor.started) == len(set(executor.started))
+
+
+def test_wanted_is_written_before_the_first_attempt_of_a_generation(store: Store) -> None:
+    run = a_run()
+    executor = InProcessExecutor(run, store)
+    engine = Engine(run, executor, store)
+    engine.tick(NOW)
+    first = read_wanted(store, "default", "demo")
+    executor.finish_all()
+    engine.tick(NOW)
+    second = read_wanted(store, "default", "demo")
+
+    assert {stage.kind for stage in first.stages} == {"import"}
+    assert {executor.starts[a.attempt_id].stage.key for a in executor.active()} <= {s.key for s in second.stages}
+
+
+@pytest.mark.parametrize("crash_after", range(1, 30, 2))
+def test_an_engine_that_dies_after_any_action_is_followed_by_one_that_finishes(store: Store, crash_after: int) -> None:
+    run = a_run()
+    executor = InProcessExecutor(run, store)
+    engine = Engine(run, executor, store)
+    performed = 0
+    original = engine.perform
+
+    def perform(action: object, now: datetime) -> None:
+        nonlocal performed
+        original(action, now)
+        performed += 1
+        if performed == crash_after:
+            raise Crash
+
+    engine.perform = perform
+    with contextlib.suppress(Crash):
+        finish(engine, executor)
+    finish(Engine(run, executor, store), executor)
+
+    assert performed <= crash_after
+    assert len(executor.started) == len(set(executor.started))
+
+
+def test_a_stage_that_another_run_published_in_the_meantime_is_not_started(store: Store) -> None:
+    one, other = a_run(name="one"), a_run(name="other")
+    first, second = InProcessExecutor(one, store), InProcessExecutor(other, store)
+    engine, rival = Engine(one, first, store), Engine(other, second, store)
+    engine.tick(NOW)
+    first.finish_all()
+
+    observed = rival.observe()
+    rival.tick(NOW)
+
+    assert observed.committed
+    assert not any(stage.startswith("import") for stage in second.started)
+
+
+def test_an_artifact_whose_files_are_gone_is_made_again_only_if_it_is_needed(store: Store) -> None:
+    run = a_run()
+    executor = InProcessExecutor(run, store)
+    engine = Engine(run, executor, store)
+    while "merge/1" not in executor.started:
+        engine.tick(NOW)
+        executor.finish_all()
+    lost = [attempt for attempt in executor.starts.values() if attempt.stage.id in {"merge/1", "rl/1/1"}]
+    for start in lost:
+        for file in store.list(f"{artifacts.stage(start.stage.kind, start.stage.key)}/attempts"):
+            store.delete(file.path)
+
+    later = InProcessExecutor(run, store)
+    finish(Engine(run, later, store, retry_since=NOW + timedelta(seconds=1)), later)
+
+    # Iteration 2 needs the merge, and the merge its members; the import is whole and stays.
+    assert "merge/1" in later.started
+    assert "rl/1/1" in later.started
+    assert "rl/1/2" not in later.started
+    assert "import/sft" not in later.started
+
+
+def test_retention_leaves_the_last_merged_policy_and_the_evaluations(store: Store) -> None:
+    run = a_run(retention={"members": "UntilEvaluated", "merges": "Last"})
+    executor = InProcessExecutor(run, store)
+    engine = Engine(run, executor, store)
+    finish(engine, executor)
+    for _ in range(3):
+        engine.tick(datetime.now(UTC))  # files have real times
+    left = [file.path.split("/")[1] for file in store.list("stages") if file.path.endswith("committed.json")]
+
+    assert left.count("rl") == 0
+    assert left.count("merge") == 1
+    assert left.count("evaluate") == 2
+
+
+def test_a_store_that_is_down_ends_the_pass_and_the_next_one_goes_on(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = a_run()
+    executor = InProcessExecutor(run, store)
+    engine = Engine(run, executor, store)
+
+    def down(*_: object) -> bytes:
+        raise StoreUnavailableError("no answer")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "read_or_none", down)
+        with pytest.raises(StoreUnavailableError):
+            engine.tick(NOW)
+    finish(engine, executor)
+
+    assert executor.started[0] == "import/sft"
