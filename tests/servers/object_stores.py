@@ -8,13 +8,14 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
-import os
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import IO
 
 from tests.servers.fault_proxy import FaultProxy, running_proxy
 from tests.servers.go_programs import fake_gcs_server
@@ -65,21 +66,22 @@ def running_moto(bucket: str = "warp") -> Iterator[ObjectStore]:
 @contextlib.contextmanager
 def _running(command: list[str], port: int) -> Iterator[None]:
     """Run a server until the body ends; its output shows up where it failed to start."""
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=os.environ.copy())
-    try:
-        _await(process, port, command[0])
-        yield
-    finally:
-        process.kill()
-        process.communicate()
+    with tempfile.TemporaryFile() as output:  # not a pipe: nobody reads it, and a full pipe stops the server
+        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
+        try:
+            _await(process, port, command[0], output)
+            yield
+        finally:
+            process.kill()
+            process.wait()
 
 
-def _await(process: subprocess.Popen[bytes], port: int, name: str) -> None:
+def _await(process: subprocess.Popen[bytes], port: int, name: str, output: IO[bytes]) -> None:
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
         if process.poll() is not None:
-            output = process.communicate()[0].decode(errors="replace")
-            raise RuntimeError(f"{name} ended with {process.returncode}:\n{output[-2000:]}")
+            output.seek(0)
+            raise RuntimeError(f"{name} ended with {process.returncode}:\n{output.read()[-2000:]!r}")
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
             return
         time.sleep(0.05)

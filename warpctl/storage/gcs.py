@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from typing import Any
 
@@ -30,11 +31,13 @@ class RetryingGcs(GCSFileSystem):  # type: ignore[misc]  # gcsfs has no types
         super().__init__(**kwargs)
         self._retries = retries
 
-    async def _request(self, method: str, path: str, *args: Any, **kwargs: Any) -> Any:
+    async def _request(self, method: str, path: str, *args: Any, data: Any = None, **kwargs: Any) -> Any:
         try:
             async for attempt in self._retries.context(is_transient):
                 with attempt:
-                    return await _request_once(self, method, path, *args, **kwargs)
+                    # aiohttp sends a file in pieces, and warns that one big bytes object would hold up its event loop
+                    body = io.BytesIO(data) if isinstance(data, (bytes, bytearray, memoryview)) else data
+                    return await _request_once(self, method, path, *args, data=body, **kwargs)
         except Exception as error:
             if is_transient(error):
                 raise StoreUnavailableError(f"{method} {path.format(*args)}: {describe(error)}") from error

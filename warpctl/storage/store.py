@@ -104,8 +104,8 @@ class Store:
         self._call("delete", path, self._backend.delete)
 
     def delete_tree(self, prefix: str) -> None:
-        """Remove all files below a folder; absent is fine."""
-        for found in [*self.list(prefix), *self.leftovers(prefix)]:
+        """Remove all files below a folder; absent is fine. Unfinished writes are left to their writers, or to gc."""
+        for found in self.list(prefix):
             self.delete(found.path)
         self.delete_empty_folders(prefix)
 
@@ -187,7 +187,7 @@ class Store:
         try:
             return self._call(operation, path, function)
         except FileNotFoundError as error:
-            raise missing_bucket(self._backend, operation, self.uri(path)) from error
+            raise self._explain(operation, path, error) from error
 
     def _call(self, operation: str, path: str, function: Callable[[str], T]) -> T:
         full = self._full(path)
@@ -213,7 +213,7 @@ class Store:
 
     def _explain(self, operation: str, path: str, error: Exception) -> WarpctlError:
         if isinstance(error, FileNotFoundError) and not self._backend.is_denied(error):
-            return missing_bucket(self._backend, operation, self.uri(path))
+            self._require_bucket(operation, path)
         return explain(self._backend, operation, self.uri(path), error)
 
 
