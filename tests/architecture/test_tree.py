@@ -58,7 +58,7 @@ def test_the_map_in_contributing_names_every_folder_of_the_package_and_nothing_e
     folders = {path.relative_to(TOP) for path in tracked()}
     package = {f"{path.parent.as_posix()}/" for path in folders if path.suffix == ".py" and path.parts[0] == "warpctl"}
     tests = {f"tests/{path.parts[1]}/" for path in folders if path.parts[0] == "tests" and len(path.parts) > 2}
-    others = {f"{path.parts[0]}/" for path in folders if len(path.parts) > 1} - {"warpctl/", "tests/"}
+    others = {f"{path.parts[0]}/" for path in folders if len(path.parts) > 1}
 
     assert named == package | tests | others
 
