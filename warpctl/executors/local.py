@@ -118,7 +118,7 @@ class LocalExecutor:
         """SIGTERM to the worker's process group; SIGKILL once its grace is over."""
         folder = self._folder_of(attempt)
         group = _process_group(folder)
-        if group is None or not _is_locked(folder / "alive.lock"):
+        if group is None or not is_locked(folder / "alive.lock"):
             return
         note = _read(folder / "stop.json")
         if note is None:
@@ -130,7 +130,7 @@ class LocalExecutor:
     def kill(self, attempt: Attempt) -> None:
         """SIGKILL at once: the user asked twice."""
         group = _process_group(self._folder_of(attempt))
-        if group is not None and _is_locked(self._folder_of(attempt) / "alive.lock"):
+        if group is not None and is_locked(self._folder_of(attempt) / "alive.lock"):
             _write(self._folder_of(attempt) / "stop.json", {"at": self.now().isoformat(), "reason": "killed"})
             _signal(group, signal.SIGKILL)
 
@@ -188,7 +188,7 @@ class LocalExecutor:
         taken = []
         for lock in (self.folder / "attempts").glob("*/*/alive.lock"):
             record = _read(lock.parent / "attempt.json")
-            if record is not None and _is_locked(lock):
+            if record is not None and is_locked(lock):
                 taken.append(Place(record["cores"], tuple(record["gpus"])))
         return taken
 
@@ -198,7 +198,7 @@ class LocalExecutor:
     def _observe(self, folder: Path) -> Attempt:
         record = _read(folder / "attempt.json") or {}
         # Asked before the exit code is read: the other way round, a worker that ends in between would look vanished.
-        is_alive = _is_locked(folder / "alive.lock")
+        is_alive = is_locked(folder / "alive.lock")
         stopping = _read(folder / "stop.json")
         started = datetime.fromisoformat(record["startedAt"])
         attempt = Attempt(
@@ -286,7 +286,7 @@ def _tail(log: Path) -> str:
         return file.read().decode(errors="replace")
 
 
-def _is_locked(path: Path) -> bool:
+def is_locked(path: Path) -> bool:
     """Whether some process holds the lock; a shared probe, so that two observers never see each other."""
     try:
         probe = os.open(path, os.O_RDONLY)
