@@ -19,9 +19,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache
-from transformers.cache_utils import DynamicLayer
 
+from warpctl.rl.decoder import decoder_for
 from warpctl.rl.logprobs import left_padded
 from warpctl.spec.training import Sampling
 
@@ -56,43 +55,6 @@ class Completions:
         return [len(tokens) for tokens in self.tokens]
 
 
-class ReservedLayer(DynamicLayer):  # type: ignore[misc]  # transformers is untyped here
-    """One layer's keys and values in memory reserved for the whole completion: growing it copies nothing."""
-
-    def __init__(self, capacity: int) -> None:
-        super().__init__()
-        self.capacity = capacity
-        self.length = 0
-
-    def update(self, key_states: Tensor, value_states: Tensor, *_args: Any, **_kwargs: Any) -> tuple[Tensor, Tensor]:
-        """Append (B, heads, new, head_dim) states; returns views of all so far."""
-        if not self.is_initialized:
-            self.lazy_initialization(key_states, value_states)
-            self.key_store = self._reserve(key_states)
-            self.value_store = self._reserve(value_states)
-        end = self.length + key_states.shape[-2]
-        self.key_store[:, :, self.length : end] = key_states
-        self.value_store[:, :, self.length : end] = value_states
-        self.length = end
-        self.keys, self.values = self.key_store[:, :, :end], self.value_store[:, :, :end]
-        return self.keys, self.values
-
-    def batch_select_indices(self, indices: Tensor) -> None:
-        """Keep only these rows."""
-        self.key_store, self.value_store = self.key_store[indices], self.value_store[indices]
-        self.keys, self.values = self.key_store[:, :, : self.length], self.value_store[:, :, : self.length]
-
-    def _reserve(self, states: Tensor) -> Tensor:
-        return states.new_empty((*states.shape[:-2], self.capacity, states.shape[-1]))
-
-
-def reserved_cache(model: Any, capacity: int) -> DynamicCache:
-    """A cache for `capacity` tokens; layers of another kind than plain attention keep transformers' own."""
-    cache = DynamicCache(config=model.config)
-    cache.layers = [ReservedLayer(capacity) if type(layer) is DynamicLayer else layer for layer in cache.layers]
-    return cache
-
-
 def top_p_filtered(scaled_BV: Tensor, top_p: float) -> Tensor:
     """Logits with -inf outside the nucleus: the fewest most likely tokens whose mass reaches `top_p`, at least one."""
     if top_p >= 1.0:
@@ -105,8 +67,9 @@ def top_p_filtered(scaled_BV: Tensor, top_p: float) -> Tensor:
 
 
 def gumbel_noise(shape: tuple[int, ...], generator: torch.Generator, device: torch.device) -> Tensor:
-    """Standard Gumbel noise, float32: -log of exponential noise."""
-    return torch.empty(shape, device=generator.device).exponential_(generator=generator).log_().neg_().to(device)
+    """Standard Gumbel noise, float32: -log(-log(u)). u has 53 bits: 24 would show in the tails of a large vocabulary."""
+    uniform = torch.rand(shape, generator=generator, device=generator.device, dtype=torch.float64)
+    return uniform.log_().neg_().log_().neg_().float().to(device)
 
 
 def sample(
@@ -169,62 +132,41 @@ def _decode(
     device = model.device
     num_rows, max_new, temperature = len(prompts), sampling.max_new_tokens, float(sampling.temperature)
     input_BS, mask_BS = left_padded(prompts, pad_token, device)
-    num_prompt_tokens = input_BS.shape[1]
-    cache = reserved_cache(model, num_prompt_tokens + max_new)
+    decoder = decoder_for(model, capacity=input_BS.shape[1] + max_new)
     ends = torch.tensor(sorted(end_tokens), device=device)
     tokens_BT = torch.full((num_rows, max_new), pad_token, device=device)
     logprobs_BT = torch.zeros((num_rows, max_new), device=device)
     kept_logits: list[tuple[Tensor, Tensor]] = []
     rows_A = torch.arange(num_rows, device=device)
     has_ended_A = torch.zeros(num_rows, dtype=torch.bool, device=device)
-    positions_A = None if mask_BS is None else mask_BS.sum(dim=1)
 
-    step_tokens, step_mask = input_BS, mask_BS
-    step_positions = None if mask_BS is None else (mask_BS.cumsum(dim=1) - 1).clamp(min=0)
+    logits_AV = decoder.prefill(input_BS, mask_BS)
+    num_ahead = max(1, NOISE_BYTES // (8 * num_rows * logits_AV.shape[-1]))
     noise_NBV = torch.empty(0)
     for t in range(max_new):
-        output = model(
-            input_ids=step_tokens,
-            attention_mask=step_mask,
-            position_ids=step_positions,
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=1,
-        )
-        logits_AV = output.logits[:, -1].float()
-        place = t % _noise_tokens(num_rows, logits_AV.shape[-1])
-        if place == 0:
-            num_ahead = min(_noise_tokens(num_rows, logits_AV.shape[-1]), max_new - t)
-            noise_NBV = gumbel_noise((num_ahead, num_rows, logits_AV.shape[-1]), generator, device)
+        if t % num_ahead == 0:
+            shape = (min(num_ahead, max_new - t), num_rows, logits_AV.shape[-1])
+            noise_NBV = gumbel_noise(shape, generator, device)
+        noise_BV = noise_NBV[t % num_ahead]
         scaled_AV = logits_AV / temperature
-        noise_AV = noise_NBV[place] if len(rows_A) == num_rows else noise_NBV[place, rows_A]
-        next_A = (top_p_filtered(scaled_AV, float(sampling.top_p)) + noise_AV).argmax(dim=-1)
+        filtered_AV = top_p_filtered(scaled_AV, float(sampling.top_p))
+        next_A = (filtered_AV + (noise_BV if len(rows_A) == num_rows else noise_BV[rows_A])).argmax(dim=-1)
         tokens_BT[rows_A, t] = next_A
         logprobs_BT[rows_A, t] = scaled_AV.log_softmax(dim=-1).gather(1, next_A[:, None])[:, 0]
         if keep_logits:
             kept_logits.append((rows_A, logits_AV))
         has_ended_A = has_ended_A | torch.isin(next_A, ends)
-
+        if t + 1 == max_new:
+            break
         if (t + 1) % END_CHECK_TOKENS == 0:
             alive = (~has_ended_A).nonzero()[:, 0]
             if len(alive) == 0:
                 break
             if len(alive) <= KEPT_SHARE * len(rows_A):
-                cache.batch_select_indices(alive)
+                decoder.keep(alive)
                 rows_A, next_A, has_ended_A = rows_A[alive], next_A[alive], has_ended_A[alive]
-                if positions_A is not None and step_mask is not None:
-                    positions_A, step_mask = positions_A[alive], step_mask[alive]
-        step_tokens = next_A[:, None]
-        if positions_A is not None and step_mask is not None:
-            step_mask = torch.cat([step_mask, step_mask.new_ones((len(rows_A), 1))], dim=1)
-            step_positions = positions_A[:, None]
-            positions_A = positions_A + 1
+        logits_AV = decoder.step(next_A)
     return _trimmed(prompts, tokens_BT, logprobs_BT, kept_logits, end_tokens)
-
-
-def _noise_tokens(num_rows: int, vocabulary: int) -> int:
-    """How many tokens' noise is drawn at a time."""
-    return max(1, NOISE_BYTES // (4 * num_rows * vocabulary))
 
 
 def _trimmed(

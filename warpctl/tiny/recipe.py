@@ -26,7 +26,7 @@ class Recipe:
     sft_learning_rate: float = 3e-3
     num_prompts: int = 1024
     num_pairs: int = 2000
-    label_sharpness: float = 1.5
+    label_sharpness: float = 2.0
     """A pair's label prefers a with probability sigmoid(sharpness * (value of a - value of b))."""
     temperature: str = "0.9"
     """Of the completions that are compared, and that the reward model is standardised over."""
