@@ -120,7 +120,10 @@ def front_chart(front: Front, measure: str = REWARD, *, trajectories: Sequence[T
                 "description": {"field": "description"},
             },
         ),
-        *(_labels([v for v in values if v["is_upper"] is is_upper], x, y, is_upper=is_upper) for is_upper in (False, True)),
+        *(
+            _labels([v for v in values if v["is_upper"] is is_upper], x, y, is_upper=is_upper)
+            for is_upper in (False, True)
+        ),
     ]
     return {
         "$schema": SCHEMA,
@@ -199,7 +202,14 @@ def _measure_title(measure: str) -> str:
 
 
 def _legend() -> Spec:
-    return {"title": None, "orient": "top", "direction": "horizontal", "columns": 4, "columnPadding": 18, "symbolOpacity": 1}
+    return {
+        "title": None,
+        "orient": "top",
+        "direction": "horizontal",
+        "columns": 4,
+        "columnPadding": 18,
+        "symbolOpacity": 1,
+    }
 
 
 def _labels(values: Sequence[Mapping[str, Any]], x: Spec, y: Spec, *, is_upper: bool) -> Spec:
