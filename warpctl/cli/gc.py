@@ -1,0 +1,53 @@
+"""`warpctl gc`: sweep what no run wants."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from warpctl.cli.options import OutputOption
+from warpctl.cli.output import OutputFormat
+
+
+def gc(
+    storage: Annotated[
+        str, typer.Argument(metavar="STORAGE|SPEC", help="The artifact store, by URI or path, or a spec that names it.")
+    ],
+    is_sure: Annotated[bool, typer.Option("--yes", "-y", help="Delete what the plan shows.")] = False,
+    is_dry: Annotated[bool, typer.Option("--dry-run", help="Only show the plan; so it is without --yes.")] = False,
+    min_age: Annotated[
+        str, typer.Option("--min-age", metavar="AGE", help="Spare unwanted files younger than this: 30m, 12h, 7d.")
+    ] = "1d",
+    output: OutputOption = OutputFormat.TABLE,
+) -> None:
+    """Show what no run of a store wants any more, and with --yes delete it. Safe beside runs that are going on."""
+    from datetime import UTC, datetime
+
+    from warpctl.cli.durations import parse_duration
+    from warpctl.cli.gc_store import open_store
+    from warpctl.cli.gc_text import gc_document, gc_text, size_text
+    from warpctl.cli.output import emit
+    from warpctl.cli.terminal import next_steps, note
+    from warpctl.errors import UserError
+    from warpctl.storage.gc import plan_gc, sweep
+
+    if is_sure and is_dry:
+        raise UserError("--yes and --dry-run exclude each other", hint="without --yes nothing is deleted")
+    age = parse_duration(min_age)
+    store = open_store(storage)
+    plan = plan_gc(store, now=datetime.now(UTC), min_age=age)
+    emit(
+        output,
+        document=gc_document(plan),
+        names=[item.path for item in plan.items],
+        tables=lambda: gc_text(plan, is_wide=output is OutputFormat.WIDE),
+    )
+    if not is_sure:
+        if plan.items and output.is_for_people:
+            next_steps(f"warpctl gc {storage} --min-age {min_age} --yes  # deletes these files")
+        return
+    swept = sweep(store, plan)
+    note(f"deleted {swept.num_files} files, {size_text(swept.num_bytes)}")
+    for kind, key in swept.skipped:
+        note(f"left alone, a run has come to want it: {kind} {key[:12]}")

@@ -1,0 +1,209 @@
+"""Progress in a terminal: a tree of iterations that is drawn again in place, on stderr. Failures stay as lines above it."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import datetime
+from types import TracebackType
+from typing import Any, Self
+
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+from warpctl.cli.durations import duration_text
+from warpctl.cli.eta import remaining
+from warpctl.cli.stage_table import icon, progress_text, remaining_seconds, time_text
+from warpctl.cli.status_text import state_word
+from warpctl.cli.terminal import Symbols, is_plain, spell, symbols
+from warpctl.cli.transitions import Attempts, transitions
+from warpctl.reports.summary import plus_minus
+from warpctl.spec.status import RunStatus, StageState, StageStatus
+
+BAR_CELLS = 12
+COLOURS = {
+    StageState.RUNNING: "cyan",
+    StageState.RETRYING: "yellow",
+    StageState.STALLED: "red",
+    StageState.SUCCEEDED: "green",
+}
+_DONE = (StageState.SUCCEEDED, StageState.UNNEEDED)
+_IDLE = (StageState.PENDING, StageState.WAITING)
+
+
+class LiveDisplay:
+    """Use it as a context manager; the last picture stays when it is left."""
+
+    def __init__(
+        self,
+        *,
+        units: Mapping[str, float],
+        slots: int,
+        load_front: Callable[[], Mapping[str, Any] | None],
+        console: Console | None = None,
+    ) -> None:
+        self._units, self._slots, self._load_front = units, slots, load_front
+        # Without a colour system rich writes no bold and no dim either, which NO_COLOR asks for here.
+        self._console = console or Console(
+            stderr=True, highlight=False, soft_wrap=False, color_system=None if is_plain() else "auto"
+        )
+        self._live = Live(console=self._console, auto_refresh=False, vertical_overflow="ellipsis")
+        self._marks = symbols(sys.stderr)
+        self._began = time.monotonic()
+        self._before: RunStatus | None = None
+        self._front: Mapping[str, Any] | None = None
+
+    def __enter__(self) -> Self:
+        self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._live.stop()
+
+    def show(self, status: RunStatus, attempts: Attempts, retry_at: Mapping[str, datetime], now: datetime) -> None:
+        lines = transitions(self._before, status, attempts, retry_at=retry_at, now=now)
+        for line in lines:
+            if any(word in line for word in (" failed: ", " stalled: ", "(cached)")):
+                self.say(line)
+        if self._before is None or self._before.stages_succeeded != status.stages_succeeded:
+            self._front = self._load_front()
+        self._before = status
+        self._live.update(Text("\n").join(self._picture(status)), refresh=True)
+
+    def say(self, text: str) -> None:
+        self._console.print(Text(spell(text, sys.stderr)))
+
+    def _picture(self, status: RunStatus) -> list[Text]:
+        elapsed = duration_text(time.monotonic() - self._began)
+        left = remaining(status, units=self._units, slots=self._slots)
+        eta = f"  ETA {duration_text(left)}" if left else ""
+        head = Text(
+            f"{status.namespace}/{status.name}  {state_word(status)}  iteration {status.iteration}/{status.iterations}  "
+            f"stages {status.stages_succeeded}/{status.stages_total}  {elapsed}{eta}",
+            style="bold",
+            no_wrap=True,
+            overflow="ellipsis",
+        )
+        groups = list(picture_groups(status.stages))
+        lines = [head]
+        for number, (title, stages) in enumerate(groups, start=1):
+            is_last = number == len(groups)
+            lines += self._group(title, stages, is_last=is_last)
+        return lines
+
+    def _group(self, title: str, stages: Sequence[StageStatus], *, is_last: bool) -> Iterator[Text]:
+        marks = self._marks
+        branch = marks.last_branch if is_last else marks.branch
+        stem = "  " if is_last else f"{marks.branch[0]} " if marks.branch[0] == "|" else "\u2502 "
+        state = group_state(stages)
+        summary = self._summary(stages, state)
+        yield _line(branch, icon(state, marks), f"{title}{summary}", COLOURS.get(state, "dim"))
+        if state in _DONE or state in _IDLE or len(stages) == 1:
+            return
+        for number, stage in enumerate(stages, start=1):
+            inner = marks.last_branch if number == len(stages) else marks.branch
+            text = stage_line(stage, marks)
+            yield _line(f"{stem}{inner}", icon(stage.state, marks), text, COLOURS.get(stage.state, "dim"))
+
+    def _summary(self, stages: Sequence[StageStatus], state: StageState) -> str:
+        if len(stages) == 1:
+            return stage_line(stages[0], self._marks).removeprefix(stage_name(stages[0]))
+        if state is StageState.SUCCEEDED:
+            return f"  done{self._best(stages[0].iteration)}"
+        return f"  {state.lower()}" if state in _IDLE else ""
+
+    def _best(self, iteration: int) -> str:
+        """The best point of a finished iteration, from the newest report."""
+        points = (self._front or {}).get("points", ())
+        own = [
+            point for point in points if iteration and point.get("iteration") == iteration and not point.get("control")
+        ]
+        if not own:
+            return ""
+        best = max(own, key=lambda point: point["reward"]["mean"])
+        text = f"  best {best['label']}  KL {best['kl']['mean']:.3g}  reward {plus_minus(best['reward'])}"
+        return spell(text, sys.stderr)
+
+
+def _line(branch: str, mark: str, text: str, style: str) -> Text:
+    line = Text(f"{branch}", no_wrap=True, overflow="ellipsis")
+    line.append(f"{mark} ", style=style)
+    line.append(text)
+    return line
+
+
+def picture_groups(stages: Sequence[StageStatus]) -> Iterator[tuple[str, list[StageStatus]]]:
+    """Imports, iterations, controls, report: a title and its stages each."""
+    grouped: dict[str, list[StageStatus]] = {}
+    for stage in stages:
+        grouped.setdefault(group_title(stage), []).append(stage)
+    order = sorted(grouped, key=lambda title: (title == "report", title.startswith("control")))
+    for title in order:
+        yield title, grouped[title]
+
+
+def group_title(stage: StageStatus) -> str:
+    """Which branch of the tree a stage belongs to; pending stages say it by their id alone."""
+    parts = stage.id.split("/")
+    match parts[0]:
+        case "import":
+            return "import"
+        case "control":
+            return f"control {parts[1]}"
+        case "report":
+            return "report"
+        case _:
+            return f"iteration {parts[1]}"
+
+
+def group_state(stages: Sequence[StageStatus]) -> StageState:
+    """The state that says most about a group."""
+    states = {stage.state for stage in stages}
+    for state in (StageState.STALLED, StageState.RETRYING, StageState.RUNNING, StageState.QUEUED):
+        if state in states:
+            return state
+    if states <= set(_DONE):
+        return StageState.SUCCEEDED
+    return StageState.RUNNING if states & set(_DONE) else next(iter(states))
+
+
+def stage_name(stage: StageStatus) -> str:
+    """rl 2, merge, evaluate; imports by what they import."""
+    parts = stage.id.split("/")
+    match parts[0]:
+        case "import":
+            return " ".join(parts[1:])
+        case "control":
+            return parts[2]
+        case "rl":
+            return f"rl {parts[2]}"
+        case _:
+            return parts[0]
+
+
+def stage_line(stage: StageStatus, marks: Symbols) -> str:
+    """rl 2  running  ######------  step 12/40  reward 1.2  ETA 9.5 s."""
+    parts = [stage_name(stage), str(stage.state).lower()]
+    if stage.state is StageState.RUNNING:
+        parts += [f"attempt {stage.attempts}"] if stage.attempts > 1 else []
+        if stage.progress is not None and stage.progress.total > 0:
+            parts.append(bar(stage.progress.done / stage.progress.total, marks))
+            parts.append(progress_text(stage.progress))
+            left = remaining_seconds(stage.progress)
+            parts += [f"ETA {duration_text(left)}"] if left else []
+    elif stage.state is StageState.SUCCEEDED:
+        took = time_text(stage)
+        parts += [took] if took != "-" else []
+    elif stage.state in (StageState.RETRYING, StageState.STALLED):
+        parts.append(stage.message)
+    return "  ".join(parts)
+
+
+def bar(share: float, marks: Symbols) -> str:
+    """A bar of 12 cells."""
+    done = round(BAR_CELLS * min(max(share, 0.0), 1.0))
+    return marks.bar_done * done + marks.bar_left * (BAR_CELLS - done)

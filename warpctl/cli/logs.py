@@ -1,0 +1,49 @@
+"""`warpctl logs`: what the workers said."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from warpctl.cli.options import RunArgument, StateDirOption
+
+
+def logs(
+    run: RunArgument,
+    *,
+    stage: Annotated[
+        str, typer.Argument(metavar="[STAGE]", help="A stage such as rl/1/2, or all below rl/1 or rl; default: all.")
+    ] = "",
+    is_following: Annotated[
+        bool, typer.Option("--follow", "-f", help="Go on as the workers do, until they end.")
+    ] = False,
+    is_previous: Annotated[bool, typer.Option("--previous", "-p", help="The attempt before the newest.")] = False,
+    attempt: Annotated[
+        int, typer.Option("--attempt", min=0, show_default=False, help="The attempt of this number.")
+    ] = 0,
+    state_dir: StateDirOption = None,
+) -> None:
+    """Print the logs of a run's stages, the newest attempt of each, from this machine or else from the store."""
+    from warpctl.cli.log_sources import Wanted, find_logs
+    from warpctl.cli.log_stream import follow, print_logs
+    from warpctl.cli.run_reference import resolve
+    from warpctl.cli.terminal import next_steps
+    from warpctl.errors import UserError
+
+    if is_previous and attempt:
+        raise UserError("--previous and --attempt exclude each other", hint="--attempt 1 is the first attempt")
+    if is_following and (is_previous or attempt):
+        raise UserError("--follow shows the newest attempts only", hint="leave out --previous and --attempt")
+    reference = resolve(run, state_dir)
+    wanted = Wanted(stage.rstrip("/"), is_previous=is_previous, number=attempt)
+    engine = reference.engine()
+    found = find_logs(reference, engine.observe(), wanted)
+    if is_following:
+        follow(reference, engine, wanted)
+    elif not found:
+        which = f"attempt {attempt} of {stage or 'any stage'}" if attempt else stage or "any stage"
+        raise UserError(f"there is no log of {which} yet", hint=f"`warpctl status {run}` lists stages and attempts")
+    else:
+        print_logs(reference, found)
+    next_steps(f"warpctl status {run}")

@@ -1,0 +1,24 @@
+"""Options and arguments that several commands share, so that they are spelt and explained once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from warpctl.cli.output import OutputFormat
+
+RunArgument = Annotated[
+    str, typer.Argument(metavar="RUN", help="A spec file, or the name (or namespace/name) of a run of this machine.")
+]
+StateDirOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--state-dir",
+        envvar="WARPCTL_STATE_DIR",
+        show_default=False,
+        help="Where this machine keeps logs and locks of its runs; default: $XDG_STATE_HOME/warpctl or ~/.local/state/warpctl.",
+    ),
+]
+OutputOption = Annotated[OutputFormat, typer.Option("--output", "-o", help="How to print the result.")]

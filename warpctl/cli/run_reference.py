@@ -1,0 +1,60 @@
+"""RUN on the command line: a spec file, or the name of a run that this machine knows."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from warpctl.cli.state_folder import StateFolder, find_state_folders, known_run_names, state_root
+from warpctl.engine import Engine
+from warpctl.errors import UserError
+from warpctl.executors.local import LocalExecutor
+from warpctl.executors.places import Machine
+from warpctl.spec.parse import parse_file, resolve_relative_uris
+from warpctl.spec.warp_run import WarpRun
+from warpctl.storage.store import Store
+
+_OBSERVING = Machine(cores=1)
+
+
+@dataclass(frozen=True)
+class RunReference:
+    """A run, its store and its state folder; `typed` is how the user called it."""
+
+    typed: str
+    run: WarpRun
+    store: Store
+    folder: StateFolder
+
+    def engine(self) -> Engine:
+        """An engine for looking only: it has no machine to start anything on."""
+        executor = LocalExecutor(self.run, self.store, self.folder.path, _OBSERVING, environment={})
+        return Engine(self.run, executor, self.store)
+
+
+def resolve(typed: str, state_dir: Path | None) -> RunReference:
+    """Find the run. UserError (exit 2) when there is none, or more than one; SpecError when its spec is wrong."""
+    root = state_root(state_dir, os.environ)
+    if _is_file(typed):
+        run = resolve_relative_uris(parse_file(typed), Path(typed).absolute().parent)
+        store = Store.open(run.spec.storage.uri)
+        return RunReference(typed, run, store, StateFolder.of(run, storage_root=store.root, root=root))
+    found = find_state_folders(typed, root)
+    if not found:
+        known = known_run_names(root)
+        hint = f"runs of this machine: {', '.join(known[:8])}" if known else "this machine has no runs yet"
+        raise UserError(f'there is no spec file and no run called "{typed}"', hint=f"{hint}; or give a spec file")
+    if len(found) > 1:
+        places = ", ".join(f"{folder.path.parent.name}/{folder.path.name}" for folder in found)
+        raise UserError(
+            f'"{typed}" is the name of {len(found)} runs: {places}',
+            hint="give namespace/name, or the spec file where the same name is used with several stores",
+        )
+    run = parse_file(found[0].spec_file)
+    return RunReference(typed, run, Store.open(run.spec.storage.uri), found[0])
+
+
+def _is_file(typed: str) -> bool:
+    """A path that exists, or that can only be meant as one."""
+    return Path(typed).exists() or typed.endswith((".yaml", ".yml", ".json")) or typed.startswith((".", "/", "~"))
