@@ -218,7 +218,7 @@ def _yaml_text(value: Any) -> str:
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, Decimal):
-        return f'"{value}"'.lower()
+        return f'"{value:e}"' if 0 < abs(value) < Decimal("0.001") else f'"{value}"'
     if isinstance(value, tuple):
         return f"[{', '.join(map(_yaml_text, value))}]"
     if isinstance(value, SpecModel):
@@ -227,4 +227,4 @@ def _yaml_text(value: Any) -> str:
     if isinstance(value, dict):
         return "{}"
     text = str(value)
-    return f'"{text}"' if not text or text.isdigit() else text
+    return f'"{text}"' if isinstance(value, str) and (not text or text.isdigit()) else text

@@ -187,7 +187,7 @@ def _yaml_problem(error: YAMLError | ValueError, text: str, source: str) -> Prob
     if isinstance(error, ReaderError):
         before = text[: error.position]
         line, column = before.count("\n") + 1, len(before) - (before.rfind("\n") + 1) + 1
-        message = f"the control character {error.character!r} is not allowed in YAML"
+        message = f"the control character U+{error.character:04X} is not allowed in YAML"
         return Problem(path="", message=message, source=source, line=line, column=column)
     if not isinstance(error, MarkedYAMLError) or error.problem_mark is None:
         return Problem(path="", message=f"this is not YAML: {error}", source=source, line=1, column=1)
@@ -204,5 +204,5 @@ def _yaml_problem(error: YAMLError | ValueError, text: str, source: str) -> Prob
     elif "flow" in str(error.context) and error.context_mark is not None:
         bracket = "[" if "sequence" in str(error.context) else "{"
         hint = f"the {bracket} on line {error.context_mark.line + 1} is not closed"
-    mark = error.context_mark if "not closed" in message and error.context_mark else error.problem_mark
+    mark = error.context_mark if "not closed" in message + hint and error.context_mark else error.problem_mark
     return Problem(path="", message=message, hint=hint, source=source, line=mark.line + 1, column=mark.column + 1)

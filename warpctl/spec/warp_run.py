@@ -81,7 +81,7 @@ class WarpRunSpec(SpecModel):
     models: Models
     """SFT policy and rewards."""
     prompts: Prompts
-    """The prompt set."""
+    """The prompt set X."""
     iterations: Annotated[int, Ge(1), Le(100)] = 5
     """I, the number of WARP iterations (paper: 5; its gains level off after 3)."""
     rl_runs: Annotated[int, Ge(1), Le(64)] = 2
