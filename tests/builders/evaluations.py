@@ -122,5 +122,3 @@ def publish_evaluation(
         files={POINTS_FILE: write_names([named for named, _ in evaluated])},
         inputs=inputs,
     )
-
-

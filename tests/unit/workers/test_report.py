@@ -31,6 +31,13 @@ METRICS = b"".join(
 
 
 @pytest.fixture
+def no_pictures(monkeypatch):
+    """Without the seconds that drawing takes."""
+    monkeypatch.setattr(report_worker, "has_renderer", lambda: False)
+    monkeypatch.setattr(render, "to_svg", None)
+
+
+@pytest.fixture
 def store(tmp_path):
     return Store.open(str(tmp_path / "store"))
 
@@ -98,6 +105,7 @@ def test_the_page_has_charts_completions_trajectories_and_the_whole_lineage(stor
     assert NOTICE not in page
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_status_finds_the_front_with_the_best_point_within_the_specs_kl_budget(store):
     main(context_for(store, evaluations(store)))
 
@@ -107,6 +115,7 @@ def test_status_finds_the_front_with_the_best_point_within_the_specs_kl_budget(s
     assert table.best.startswith("best with KL at most 5: iteration 2, LITI 0.75, reward ")
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_a_spec_without_a_kl_budget_has_the_default_of_the_schema_and_null_has_none(store):
     inputs = evaluations(store)
 
@@ -124,6 +133,7 @@ def arguments(store, inputs, spec):
     return context, context.stage_input.task, artifacts_read, report_worker.read_evaluated(store, artifacts_read)
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_half_a_run_gives_half_a_report(store):
     main(context_for(store, evaluations(store)[:1]))
 
@@ -131,9 +141,8 @@ def test_half_a_run_gives_half_a_report(store):
     assert {point["iteration"] for point in document["points"]} == {0, 1}
 
 
-def test_without_vl_convert_the_tables_come_with_one_warning(store, monkeypatch):
-    monkeypatch.setattr(report_worker, "has_renderer", lambda: False)
-    monkeypatch.setattr(render, "to_svg", None)
+@pytest.mark.usefixtures("no_pictures")
+def test_without_vl_convert_the_tables_come_with_one_warning(store):
     inputs = evaluations(store)
 
     with structlog.testing.capture_logs() as lines:
@@ -147,6 +156,7 @@ def test_without_vl_convert_the_tables_come_with_one_warning(store, monkeypatch)
     assert "the renderer is not installed" in view(store, "report.html").decode()
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_two_reports_of_the_same_evaluations_are_the_same_bytes(store):
     inputs = evaluations(store)
 
@@ -177,6 +187,7 @@ def test_a_point_that_is_gone_is_named_with_what_to_do(store):
     assert "only this point" in caught.value.hint
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_ancestors_that_were_collected_and_broken_metrics_leave_a_smaller_report(store):
     run, sft = make_run(iterations=1), publish_sft(store)
     broken = publish_rl(store, b"{half a line", member=1)
@@ -192,6 +203,7 @@ def test_ancestors_that_were_collected_and_broken_metrics_leave_a_smaller_report
     assert "Dotted" not in page
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_large_models_get_the_notice_about_seeds(store, monkeypatch):
     monkeypatch.setattr("warpctl.reports.facts.TINY_WEIGHT_BYTES", 500)
 

@@ -1,0 +1,248 @@
+"""The evaluator on a small Gemma: interpolation, KL by both roads, pairing, rewards, batches, refusals."""
+
+import contextlib
+import math
+from decimal import Decimal
+
+import pytest
+import torch
+from transformers import GemmaConfig, GemmaForCausalLM
+
+from tests.builders.evaluations import evaluate_task
+from warpctl.errors import InputError, Interrupted, NumericsError
+from warpctl.rl.logprobs import completion_logprobs
+from warpctl.workers import point_evaluation
+from warpctl.workers.point_evaluation import EvaluationPrompts, Evaluator, Vocabulary, batch_seed
+
+END, PAD, SIZE = 1, 0, 23
+PROMPTS = EvaluationPrompts(
+    texts=tuple(f"prompt {number}" for number in range(5)), tokens=((2, 5, 6), (2, 7), (2, 8, 9, 4), (2, 3), (2, 11, 12))
+)
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def model(seed, *, layers=1, scale=8.0):
+    torch.manual_seed(seed)
+    config = GemmaConfig(
+        vocab_size=SIZE,
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=layers,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=8,
+        max_position_embeddings=64,
+        pad_token_id=PAD,
+        bos_token_id=2,
+        eos_token_id=END,
+        dtype="float32",
+    )
+    made = GemmaForCausalLM(config)
+    with torch.no_grad():
+        for parameter in made.parameters():
+            parameter.mul_(scale)
+    return made.eval()
+
+
+def task(**settings):
+    return evaluate_task(
+        training={"steps": 1, "sampling": {"temperature": "0.8", "maxNewTokens": 7}},
+        rewards=[
+            {"type": "Function", "name": "long", "weight": "2", "function": "a:b", "revision": "1"},
+            {"type": "Function", "name": "early", "weight": "-0.5", "function": "a:c", "revision": "1"},
+        ],
+        heldOutRewards=[{"type": "Function", "name": "truth", "function": "a:d", "revision": "1"}],
+        **settings,
+    )
+
+
+SCORERS = {
+    "long": lambda prompts, completions: [len(text.split()) for text in completions],
+    "early": lambda prompts, completions: [float(prompt.split()[1]) for prompt in prompts],
+    "truth": lambda prompts, completions: [float(text.split()[0]) if text else -1.0 for text in completions],
+}
+
+
+def evaluator(*, source=None, prompts=PROMPTS, scorers=SCORERS, **settings):
+    made = Evaluator(
+        task(**settings),
+        model(1),
+        vocabulary=Vocabulary(frozenset({END}), PAD, lambda tokens: " ".join(map(str, tokens))),
+        prompts=prompts,
+        scorers=scorers,
+        arithmetic=contextlib.nullcontext,
+    )
+    made.load_source(model(2) if source is None else source)
+    return made
+
+
+def completions_of(point):
+    return [[int(token) for token in text.split()] for text in point.completions]
+
+
+def test_weights_on_the_line_are_a_float32_mean_of_both_ends():
+    made = evaluator()
+    sft, source = dict(model(1).named_parameters()), dict(model(2).named_parameters())
+
+    for rate in ("0", "0.3", "1", "1.5"):
+        made.set_weights(Decimal(rate))
+        for name, weight in made._policy.named_parameters():
+            expected = (1 - float(rate)) * sft[name].double() + float(rate) * source[name].double()
+            torch.testing.assert_close(weight.double(), expected, rtol=1e-6, atol=1e-6)
+
+
+def test_the_ends_of_the_line_are_exact_and_sft_is_never_written_to():
+    made = evaluator()
+
+    for rate, end in (("1", model(2)), ("0", model(1))):
+        made.evaluate(Decimal(rate), {})
+        for name, weight in made._policy.named_parameters():
+            assert torch.equal(weight, end.get_parameter(name))
+    for name, weight in made._sft.named_parameters():
+        assert torch.equal(weight, model(1).get_parameter(name))
+
+
+def test_the_plain_kl_is_the_log_ratio_of_the_completions_under_two_fresh_models():
+    point = evaluator().evaluate(Decimal("1"), {})
+
+    ratios = []
+    for prompt, completion in zip(PROMPTS.tokens, completions_of(point), strict=True):
+        with torch.no_grad():
+            own, sft = (
+                completion_logprobs(model(seed), [prompt], [completion], temperature=0.8, pad_token=PAD)[0].sum()
+                for seed in (2, 1)
+            )
+        ratios.append(float(own - sft))
+    assert point.kl_k1 == pytest.approx(ratios, abs=1e-4)
+    assert max(map(abs, ratios)) > 0.5
+
+
+def test_the_rao_blackwellised_kl_is_summed_over_the_prefixes_of_the_completions():
+    point = evaluator().evaluate(Decimal("1"), {})
+
+    for prompt, completion, found in zip(PROMPTS.tokens, completions_of(point), point.kl_rb, strict=True):
+        total = 0.0
+        for length in range(len(completion)):
+            prefix = torch.tensor([[*prompt, *completion[:length]]])
+            with torch.no_grad():
+                own, sft = ((model(s)(prefix).logits[0, -1] / 0.8).double().log_softmax(-1) for s in (2, 1))
+            total += float((own.exp() * (own - sft)).sum())
+        assert found == pytest.approx(total, rel=1e-4)
+
+
+def test_both_estimates_approach_the_same_mean_over_many_completions():
+    point = evaluator(numGenerations=400).evaluate(Decimal("0.5"), {})
+
+    plain, exact = torch.tensor(point.kl_k1), torch.tensor(point.kl_rb)
+    assert float(plain.mean()) == pytest.approx(float(exact.mean()), abs=4 * float(plain.std()) / math.sqrt(2000))
+    assert float(exact.std()) < float(plain.std())
+
+
+def test_logits_kept_from_decoding_and_a_second_forward_pass_agree(monkeypatch):
+    kept = evaluator().evaluate(Decimal("0.7"), {})
+    monkeypatch.setattr(point_evaluation, "KEPT_NUMBERS", 0)
+    monkeypatch.setattr(point_evaluation, "FORWARD_NUMBERS", SIZE * 7 * 2)  # two completions at a time
+
+    again = evaluator().evaluate(Decimal("0.7"), {})
+
+    assert again.completions == kept.completions
+    assert again.kl_rb == pytest.approx(kept.kl_rb, abs=1e-4)
+    assert again.kl_k1 == pytest.approx(kept.kl_k1, abs=1e-4)
+
+
+def test_sft_is_no_distance_from_itself():
+    point = evaluator().evaluate(Decimal(0), {})
+
+    assert set(point.kl_k1) == set(point.kl_rb) == {0.0}
+
+
+def test_the_same_policy_says_the_same_at_any_rate_and_in_any_order():
+    """Where source and SFT are equal the noise alone decides: it must be the same for all points."""
+    made = evaluator(source=model(1))
+
+    said = [made.evaluate(Decimal(rate), {}).completions for rate in ("1", "0.3", "0", "0.3")]
+
+    assert said[0] == said[1] == said[2] == said[3]
+
+
+def test_another_seed_says_something_else():
+    assert evaluator(seed=1).evaluate(Decimal(1), {}).completions != evaluator().evaluate(Decimal(1), {}).completions
+    assert len({batch_seed(seed, number) & 0xFFFFFFFF for seed in range(20) for number in range(20)}) == 400
+
+
+def test_rewards_are_weighted_and_held_out_ones_stay_apart():
+    point = evaluator(numGenerations=2).evaluate(Decimal(1), {"a": 1})
+
+    assert set(point.scores) == {"long", "early"}
+    assert set(point.held_out) == {"truth"}
+    assert point.scores["early"] == (0, 0, 1, 1, 2, 2, 3, 3, 4, 4)
+    assert point.reward == tuple(
+        2 * long - 0.5 * early for long, early in zip(point.scores["long"], point.scores["early"], strict=True)
+    )
+    assert point.identity == {"a": 1}
+
+
+def test_length_counts_the_end_and_truncated_is_a_completion_without_one():
+    point = evaluator(numGenerations=20).evaluate(Decimal(1), {})
+
+    tokens = completions_of(point)
+    assert list(point.lengths) == [len(completion) for completion in tokens]
+    assert list(point.truncated) == [completion[-1] != END for completion in tokens]
+    assert 0 < sum(point.truncated) < 100
+
+
+def test_batches_have_noise_of_their_own_and_keep_the_order_of_prompts(monkeypatch):
+    monkeypatch.setattr(point_evaluation, "BATCH", 2)
+    twins = EvaluationPrompts(texts=("prompt 0", "prompt 1") * 2, tokens=((2, 5), (2, 5)) * 2)
+
+    point = evaluator(prompts=twins).evaluate(Decimal(1), {})
+
+    assert point.prompts == twins.texts
+    assert point.completions[:2] != point.completions[2:]
+
+
+def test_a_request_to_stop_is_obeyed_between_batches(monkeypatch):
+    monkeypatch.setattr(point_evaluation, "BATCH", 2)
+    calls = []
+
+    def pause():
+        calls.append(1)
+        if len(calls) == 2:
+            raise Interrupted("asked to stop")
+
+    with pytest.raises(Interrupted):
+        evaluator().evaluate(Decimal(1), {}, pause=pause)
+    assert len(calls) == 2
+
+
+def test_a_source_of_another_shape_is_refused():
+    with pytest.raises(InputError, match="other weights than the SFT policy"):
+        evaluator(source=model(2, layers=2))
+
+
+def test_weights_that_give_no_number_are_refused():
+    source = model(2)
+    with torch.no_grad():
+        source.get_parameter("model.norm.weight").fill_(math.nan)
+
+    with pytest.raises(NumericsError, match=r"KL .* not finite|no finite"):
+        evaluator(source=source).evaluate(Decimal(1), {})
+
+
+@pytest.mark.parametrize(
+    ("scorer", "error", "message"),
+    [
+        (lambda prompts, completions: [1.0], InputError, "gave 1 scores for 5 completions"),
+        (lambda prompts, completions: [math.nan] * 5, NumericsError, "reward long gave nan for the completion"),
+    ],
+)
+def test_a_reward_that_does_not_keep_its_contract_is_named(scorer, error, message):
+    with pytest.raises(error, match=message):
+        evaluator(scorers={**SCORERS, "long": scorer}).evaluate(Decimal(1), {})
