@@ -81,7 +81,6 @@ def connect(retries: Retries) -> ObjectFiles:
             total=None, sock_connect=retries.read_timeout_seconds, sock_read=retries.read_timeout_seconds
         ),
         use_listings_cache=False,
-        skip_instance_cache=True,
     )
 
     def identity() -> str:

@@ -52,6 +52,7 @@ class ObjectFiles:
         file = self.fs.open(path, "wb", block_size=_BLOCK_BYTES)
         try:
             yield file
+            size = file.tell()
             file.close()
         except BaseException:
             # fsspec's own `with` would complete the upload here, and so would the file's finaliser while `closed` is False.
@@ -59,6 +60,11 @@ class ObjectFiles:
                 file.discard()
             file.closed = True
             raise
+        # A part whose answer was lost is sent again; a server that took it for the next part stored it twice.
+        stored = self.stat(path)
+        if stored is None or stored.size != size:
+            self.delete(path)
+            raise ConnectionError(f"{size} bytes were sent, {stored.size if stored else 0} were stored")
 
     def stat(self, path: str) -> FileStat | None:
         try:

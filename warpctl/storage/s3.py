@@ -30,7 +30,8 @@ _TRANSIENT_ERRORS = (
     ConnectionError,
     TimeoutError,
     aiohttp.ClientError,
-    botocore.exceptions.HTTPClientError,  # resets, timeouts, unreachable endpoints
+    botocore.exceptions.HTTPClientError,  # timeouts, connections closed early
+    botocore.exceptions.ConnectionError,  # resets, unreachable endpoints
     botocore.exceptions.IncompleteReadError,
     botocore.exceptions.ResponseStreamingError,
 )
@@ -97,7 +98,6 @@ def connect(retries: Retries) -> ObjectFiles:
             "retries": {"mode": "standard", "total_max_attempts": 1},
         },
         use_listings_cache=False,
-        skip_instance_cache=True,
     )
 
     def identity() -> str:

@@ -228,7 +228,9 @@ def test_a_file_of_the_same_store_is_copied_without_streaming(store):
     assert store.read("copy/weights") == b"weights"
 
 
-@pytest.mark.parametrize("uri", ["https://host.invalid/x", "gs://another-bucket/x", "s3://another-bucket/x", "hf://a/b"])
+@pytest.mark.parametrize(
+    "uri", ["https://host.invalid/x", "gs://another-bucket/x", "s3://another-bucket/x", "hf://a/b"]
+)
 def test_a_file_elsewhere_is_left_to_the_caller(store, uri):
     assert store.copy_in(uri, "copy") is False
     assert store.stat("copy") is None
@@ -262,7 +264,18 @@ def _stream(store, size):
         lambda store: _stream(store, 10),
         lambda store: _stream(store, 40_000_000),
     ],
-    ids=["read", "read_or_none", "read_range", "stat", "list", "write", "create_once", "probe", "small stream", "stream"],
+    ids=[
+        "read",
+        "read_or_none",
+        "read_range",
+        "stat",
+        "list",
+        "write",
+        "create_once",
+        "probe",
+        "small stream",
+        "stream",
+    ],
 )
 def test_a_missing_bucket_is_final_and_names_identity_and_uri(cloud, operation):
     scheme = cloud.uri.split("://")[0]
