@@ -1,0 +1,71 @@
+"""What an RL run writes down: one JSON line a step, and its timings apart, because those differ from run to run.
+
+metrics.jsonl is deterministic: it is published with the policy and is a part of its identity. Segments under the attempt
+let others watch while it runs; they and the timings are views.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+
+from warpctl import artifacts
+from warpctl.errors import WarpctlError
+from warpctl.spec.stage_input import StageInput
+from warpctl.storage.store import Store
+
+METRICS_FILE = "metrics.jsonl"
+NUM_RUNNING = 10
+"""Steps that a running mean looks back on."""
+
+Record = Mapping[str, float | int | list[str]]
+
+
+class MetricsLog:
+    """Lines of all steps so far, and which of them have been shown."""
+
+    def __init__(self, store: Store, stage: StageInput, lines: list[str]) -> None:
+        self._store = store
+        self._stage = stage
+        self.lines = list(lines)
+        self.records: list[dict[str, float]] = [json.loads(line) for line in lines]
+        self._num_shown = len(lines)
+        self._timings: list[str] = []
+        self._num_segments = 0
+
+    def add(self, record: Record) -> None:
+        """One more line."""
+        self.lines.append(json.dumps(record, separators=(",", ":"), allow_nan=False))
+        self.records.append(json.loads(self.lines[-1]))
+
+    def add_timing(self, record: Record) -> None:
+        """One more line of timings."""
+        self._timings.append(json.dumps(record, separators=(",", ":")))
+
+    def running_mean(self, name: str) -> float:
+        """Mean of the last NUM_RUNNING records that have `name`; 0 before there is one."""
+        values = [record[name] for record in self.records if name in record][-NUM_RUNNING:]
+        return sum(values) / len(values) if values else 0.0
+
+    def show(self) -> None:
+        """Write what is new as one segment each; a view is not worth a failure."""
+        stage, number = self._stage, self._num_segments
+        new = self.lines[self._num_shown :]
+        try:
+            if new:
+                self._store.write(artifacts.metrics(stage.kind, stage.key, stage.attempt_id, number), _text(new))
+            if self._timings:
+                path = artifacts.timings(stage.kind, stage.key, stage.attempt_id, number)
+                self._store.write(path, _text(self._timings))
+        except (WarpctlError, OSError):
+            return
+        self._num_segments += 1
+        self._num_shown, self._timings = len(self.lines), []
+
+    def to_bytes(self) -> bytes:
+        """metrics.jsonl as it is published."""
+        return _text(self.lines)
+
+
+def _text(lines: list[str]) -> bytes:
+    return "".join(f"{line}\n" for line in lines).encode()
