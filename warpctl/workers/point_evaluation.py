@@ -25,6 +25,8 @@ from warpctl.rl.logprobs import completion_logits
 from warpctl.rl.sampling import Completions, sample
 from warpctl.spec.stage_input import EvaluateTask
 from warpctl.workers.completion_kl import kl_of_completions
+from warpctl.workers.policies import Vocabulary
+from warpctl.workers.prompt_set import PromptSet
 
 BATCH = 64
 """Completions sampled together. It decides which noise a completion gets: part of algorithm version 1, not a setting."""
@@ -34,24 +36,6 @@ FORWARD_NUMBERS = 1 << 24
 """Logits of one forward pass over completions (64 MiB), one completion at least."""
 
 Scorer = Callable[[Sequence[str], Sequence[str]], Sequence[float]]
-
-
-@dataclass(frozen=True)
-class EvaluationPrompts:
-    """What every point is asked."""
-
-    texts: tuple[str, ...]
-    tokens: tuple[tuple[int, ...], ...]
-
-
-@dataclass(frozen=True)
-class Vocabulary:
-    """What evaluation needs of a tokenizer."""
-
-    end_tokens: frozenset[int]
-    pad_token: int
-    decode: Callable[[Sequence[int]], str]
-    """Tokens to text, special tokens left out."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +58,7 @@ class Evaluator:
         sft: Any,
         *,
         vocabulary: Vocabulary,
-        prompts: EvaluationPrompts,
+        prompts: PromptSet,
         scorers: Mapping[str, Scorer],
         arithmetic: Callable[[], AbstractContextManager[Any]],
     ) -> None:

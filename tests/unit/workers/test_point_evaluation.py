@@ -12,12 +12,25 @@ from tests.builders.evaluations import evaluate_task
 from warpctl.errors import InputError, Interrupted, NumericsError
 from warpctl.rl.logprobs import completion_logprobs
 from warpctl.workers import point_evaluation
-from warpctl.workers.point_evaluation import EvaluationPrompts, Evaluator, Vocabulary, batch_seed
+from warpctl.workers.point_evaluation import Evaluator, batch_seed
+from warpctl.workers.policies import Vocabulary
+from warpctl.workers.prompt_set import PromptSet
 
 END, PAD, SIZE = 1, 0, 23
-PROMPTS = EvaluationPrompts(
-    texts=tuple(f"prompt {number}" for number in range(5)), tokens=((2, 5, 6), (2, 7), (2, 8, 9, 4), (2, 3), (2, 11, 12))
+PROMPTS = PromptSet(
+    texts=tuple(f"prompt {number}" for number in range(5)),
+    tokens=((2, 5, 6), (2, 7), (2, 8, 9, 4), (2, 3), (2, 11, 12)),
+    num_dropped=0,
+    num_cut=0,
 )
+
+
+class Numbers:
+    """A tokenizer whose text is the tokens' numbers, special ones included."""
+
+    def decode(self, tokens, *, skip_special_tokens):
+        assert skip_special_tokens
+        return " ".join(map(str, tokens))
 
 
 @pytest.fixture(autouse=True)
@@ -74,7 +87,7 @@ def evaluator(*, source=None, prompts=PROMPTS, scorers=SCORERS, **settings):
     made = Evaluator(
         task(**settings),
         model(1),
-        vocabulary=Vocabulary(frozenset({END}), PAD, lambda tokens: " ".join(map(str, tokens))),
+        vocabulary=Vocabulary(Numbers(), frozenset({END}), PAD),
         prompts=prompts,
         scorers=scorers,
         arithmetic=contextlib.nullcontext,
@@ -110,7 +123,7 @@ def test_the_ends_of_the_line_are_exact_and_sft_is_never_written_to():
 
 
 def test_the_plain_kl_is_the_log_ratio_of_the_completions_under_two_fresh_models():
-    point = evaluator().evaluate(Decimal("1"), {})
+    point = evaluator().evaluate(Decimal(1), {})
 
     ratios = []
     for prompt, completion in zip(PROMPTS.tokens, completions_of(point), strict=True):
@@ -125,7 +138,7 @@ def test_the_plain_kl_is_the_log_ratio_of_the_completions_under_two_fresh_models
 
 
 def test_the_rao_blackwellised_kl_is_summed_over_the_prefixes_of_the_completions():
-    point = evaluator().evaluate(Decimal("1"), {})
+    point = evaluator().evaluate(Decimal(1), {})
 
     for prompt, completion, found in zip(PROMPTS.tokens, completions_of(point), point.kl_rb, strict=True):
         total = 0.0
@@ -200,7 +213,7 @@ def test_length_counts_the_end_and_truncated_is_a_completion_without_one():
 
 def test_batches_have_noise_of_their_own_and_keep_the_order_of_prompts(monkeypatch):
     monkeypatch.setattr(point_evaluation, "BATCH", 2)
-    twins = EvaluationPrompts(texts=("prompt 0", "prompt 1") * 2, tokens=((2, 5), (2, 5)) * 2)
+    twins = PromptSet(("prompt 0", "prompt 1") * 2, ((2, 5), (2, 5)) * 2, num_dropped=0, num_cut=0)
 
     point = evaluator(prompts=twins).evaluate(Decimal(1), {})
 
