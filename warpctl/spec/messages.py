@@ -136,7 +136,7 @@ def _required_hint(field: SpecField | None, variant: str) -> str:
         return f"write {field.name}: {field.allowed[0]}"
     if field.allowed:
         return f"one of {', '.join(field.allowed)}"
-    of_variant = re.search(rf"{variant}: (.*?)(?= [A-Z]\w+: |$)", field.doc) if variant else None
+    of_variant = re.search(rf"{variant}: (.*?)(?= [A-Z]\w+: |$)", field.doc) if variant in field.variants else None
     return of_variant[1] if of_variant else field.doc
 
 

@@ -254,7 +254,8 @@ def _problem(failure: _Failure, document: Document, source: str) -> Problem:
 def _variant(data: Any, at: Location) -> str:
     for part in at:
         data = data[part]
-    return str(data.get("type", "")) if isinstance(data, dict) else ""
+    kind = data.get("type") if isinstance(data, dict) else None
+    return kind if isinstance(kind, str) else ""
 
 
 def _at(problem: Problem, source: str, place: Place) -> Problem:
