@@ -48,7 +48,7 @@ def main(context: Context) -> None:
     """Compute the missing points one source at a time, then publish which point is which."""
     stage, store = context.stage_input, context.store
     if not isinstance(stage.task, EvaluateTask):
-        raise InputError(f"stage {stage.stage_id} is a {stage.task.kind}, not an evaluation")
+        raise InputError(f"stage {stage.stage_id} is no evaluation but: {stage.task.kind}")
     wanted = wanted_points(context, stage.task)
     by_key = {point.key: point for point in wanted}
     missing = [point for key, point in by_key.items() if store.stat(artifacts.point(key)) is None]

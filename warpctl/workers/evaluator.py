@@ -13,7 +13,7 @@ from warpctl.workers.harness import Context
 from warpctl.workers.point_evaluation import Evaluator
 from warpctl.workers.policies import arithmetic, load_policy
 from warpctl.workers.prompt_set import load_prompts
-from warpctl.workers.rewards import load_scorer
+from warpctl.workers.rewards import load_scorers
 
 
 def load_evaluator(context: Context, task: EvaluateTask) -> Evaluator:
@@ -31,7 +31,7 @@ def load_evaluator(context: Context, task: EvaluateTask) -> Evaluator:
         sft,
         vocabulary=vocabulary,
         prompts=replace(prompts, texts=prompts.texts[:count], tokens=prompts.tokens[:count]),
-        scorers={reward.name: load_scorer(reward, stage, store) for reward in (*task.rewards, *task.held_out_rewards)},
+        scorers=load_scorers((*task.rewards, *task.held_out_rewards), stage, store, device=device),
         arithmetic=lambda: arithmetic(task.training.precision, device),
     )
 

@@ -27,6 +27,7 @@ from warpctl.spec.stage_input import EvaluateTask
 from warpctl.workers.completion_kl import kl_of_completions
 from warpctl.workers.policies import Vocabulary
 from warpctl.workers.prompt_set import PromptSet
+from warpctl.workers.rewards import Scorer
 
 BATCH = 64
 """Completions sampled together. It decides which noise a completion gets: part of algorithm version 1, not a setting."""
@@ -34,8 +35,6 @@ KEPT_NUMBERS = 1 << 26
 """Decoding keeps its logits while they are at most this many (256 MiB): else the policy reads its completions again."""
 FORWARD_NUMBERS = 1 << 24
 """Logits of one forward pass over completions (64 MiB), one completion at least."""
-
-Scorer = Callable[[Sequence[str], Sequence[str]], Sequence[float]]
 
 
 @dataclass(frozen=True)
@@ -113,7 +112,7 @@ class Evaluator:
                 batches.append(self._judge(number, rows[start : start + BATCH], is_sft=liti_rate == 0))
         completions = tuple(text for batch in batches for text in batch.texts)
         asked = [self.prompts.texts[row] for row in rows]
-        scores = {name: _score(name, scorer, asked, completions) for name, scorer in self.scorers.items()}
+        scores = {name: tuple(scorer(asked, completions)) for name, scorer in self.scorers.items()}
         weights = {reward.name: float(reward.weight) for reward in self.task.rewards}
         point = EvaluatedPoint(
             identity=identity,
@@ -198,19 +197,3 @@ class Evaluator:
 def batch_seed(seed: int, number: int) -> int:
     """Seed of a batch's noise. Hashed: torch's CPU generator looks at the low 32 bits only."""
     return int.from_bytes(hashlib.sha256(f"evaluate/{seed}/{number}".encode()).digest()[:8]) >> 1
-
-
-def _score(name: str, scorer: Scorer, prompts: Sequence[str], completions: Sequence[str]) -> tuple[float, ...]:
-    scores = tuple(float(score) for score in scorer(prompts, completions))
-    if len(scores) != len(completions):
-        raise InputError(
-            f"reward {name} gave {len(scores)} scores for {len(completions)} completions",
-            hint="a reward returns one number per completion, in order",
-        )
-    if not all(map(math.isfinite, scores)):
-        row = next(row for row, score in enumerate(scores) if not math.isfinite(score))
-        raise NumericsError(
-            f"reward {name} gave {scores[row]} for the completion {completions[row][:80]!r}",
-            hint="a score is a finite number; mend the reward and give it a new revision",
-        )
-    return scores

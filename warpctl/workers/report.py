@@ -37,7 +37,7 @@ def main(context: Context) -> None:
     """Read the evaluations, make the files, publish them, then leave them as views."""
     stage, store = context.stage_input, context.store
     if not isinstance(stage.task, ReportTask):
-        raise InputError(f"stage {stage.stage_id} is a {stage.task.kind}, not a report")
+        raise InputError(f"stage {stage.stage_id} is no report but: {stage.task.kind}")
     evaluations = [Artifact.of(store, artifact) for artifact in stage.inputs if artifact.role.startswith("evaluate/")]
     evaluated = read_evaluated(store, evaluations)
     files = make_files(context, stage.task, evaluations, evaluated)

@@ -247,15 +247,3 @@ def test_weights_that_give_no_number_are_refused():
 
     with pytest.raises(NumericsError, match=r"KL .* not finite|no finite"):
         evaluator(source=source).evaluate(Decimal(1), {})
-
-
-@pytest.mark.parametrize(
-    ("scorer", "error", "message"),
-    [
-        (lambda prompts, completions: [1.0], InputError, "gave 1 scores for 5 completions"),
-        (lambda prompts, completions: [math.nan] * 5, NumericsError, "reward long gave nan for the completion"),
-    ],
-)
-def test_a_reward_that_does_not_keep_its_contract_is_named(scorer, error, message):
-    with pytest.raises(error, match=message):
-        evaluator(scorers={**SCORERS, "long": scorer}).evaluate(Decimal(1), {})
