@@ -11,10 +11,10 @@ from collections.abc import Iterable
 from typing import Any, Final, Self
 
 from blake3 import blake3
-from pydantic import Field, ValidationError
+from pydantic import ConfigDict, Field, ValidationError
 
 from warpctl.artifacts import LAYOUT_VERSION
-from warpctl.errors import CorruptError, InputError
+from warpctl.errors import CorruptError, InputError, NumericsError
 from warpctl.spec.base import SpecModel
 
 CHUNK_BYTES: Final = 16 * 1024 * 1024
@@ -58,6 +58,8 @@ class Parent(SpecModel):
 class Manifest(SpecModel):
     """A committed artifact. Fields added later must be left out of the bytes at their default, so digests stay."""
 
+    model_config = ConfigDict(ser_json_inf_nan="constants")  # so that canonical_json sees NaN and refuses it, not null
+
     layout_version: int = LAYOUT_VERSION
     kind: str
     key: str
@@ -76,8 +78,14 @@ class Manifest(SpecModel):
     """What the stage wants to say about itself: numbers for status and report."""
 
     def to_bytes(self) -> bytes:
-        """Canonical JSON: the content of committed.json."""
-        return canonical_json(self.model_dump(mode="json", by_alias=True))
+        """Canonical JSON: the content of committed.json. NumericsError when the outcome holds NaN or infinity."""
+        try:
+            return canonical_json(self.model_dump(mode="json", by_alias=True))
+        except ValueError as error:
+            raise NumericsError(
+                f"{self.stage_id}: its outcome holds a number that is not finite: {self.outcome}",
+                hint="the computation diverged; see the stage's log and metrics",
+            ) from error
 
     @property
     def digest(self) -> str:
