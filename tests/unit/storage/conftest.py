@@ -24,7 +24,7 @@ def disk(tmp_path: Path) -> Store:
     return Store.open(str(tmp_path / "store"))
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def publication() -> Callable[..., Publication]:
     """A publication of attempt `attempt_id`, at a fixed time."""
 
