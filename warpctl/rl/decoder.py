@@ -148,7 +148,8 @@ class FusedDecoder:
         self.norm_floor = torch.tensor(math.sqrt(width * config.rms_norm_eps), device=model.device)
 
         def norm(module: Any) -> Tensor:
-            return (module.weight.float() + added) * math.sqrt(width)
+            weight_E: Tensor = (module.weight.detach().float() + added) * math.sqrt(width)
+            return weight_E
 
         def joined(*modules: Any) -> Tensor:
             return torch.cat([module.weight for module in modules])
@@ -220,7 +221,8 @@ class FusedDecoder:
             hidden_AE = torch.addmm(hidden_AE, attended.reshape(num_rows, -1), layer.output)
             gate, up = linear(self._normed(hidden_AE, layer.mlp_norm_E), layer.gate_up).chunk(2, dim=-1)
             hidden_AE = torch.addmm(hidden_AE, layer.activation(gate) * up, layer.down)
-        return linear(self._normed(hidden_AE, self.final_norm_E), self.head)
+        logits_AV: Tensor = linear(self._normed(hidden_AE, self.final_norm_E), self.head)
+        return logits_AV
 
     def _normed(self, hidden_AE: Tensor, weight_E: Tensor) -> Tensor:
         length_A = torch.linalg.vector_norm(hidden_AE, dim=-1, keepdim=True)

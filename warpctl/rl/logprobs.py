@@ -133,3 +133,23 @@ def sequence_logprobs(logprobs_BT: Tensor, in_completion_BT: Tensor) -> Tensor:
 def padded_logprobs(logprobs: Sequence[Tensor], device: torch.device) -> Tensor:
     """Ragged per-token log-probabilities (as sampling returns them) as (B, T), 0 outside."""
     return torch.nn.utils.rnn.pad_sequence(list(logprobs), batch_first=True).to(device)
+
+
+@torch.no_grad()
+def micro_batched_logprobs(
+    model: Any,
+    prompts: Sequence[Sequence[int]],
+    completions: Sequence[Sequence[int]],
+    *,
+    temperature: float,
+    pad_token: int,
+    micro_batch: int,
+) -> Tensor:
+    """logprobs_BT of all completions without gradients, `micro_batch` at a time; 0 outside the completions."""
+    longest = max(len(completion) for completion in completions)
+    parts = []
+    for part in completion_logits(model, prompts, completions, pad_token=pad_token, micro_batch=micro_batch):
+        logprobs_BT = token_logprobs(part.logits_BTV, part.tokens_BT, temperature=temperature)
+        logprobs_BT = torch.where(part.in_completion_BT, logprobs_BT, 0.0)
+        parts.append(torch.nn.functional.pad(logprobs_BT, (0, longest - logprobs_BT.shape[1])))
+    return torch.cat(parts)

@@ -11,6 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
+from transformers.utils import logging
 
 from warpctl.tiny.grammar import MAX_COMPLETION_TOKENS, all_topics
 from warpctl.tiny.policy import train_policy
@@ -57,6 +58,7 @@ def make_laboratory(folder: Path, recipe: Recipe, report: Callable[[str], None])
 
 def _build(folder: Path, recipe: Recipe, report: Callable[[str], None]) -> None:
     torch.set_num_threads(1)  # more threads than quiet cores slow such small matrices down many times over
+    logging.disable_progress_bar()
     tokenizer = make_tokenizer()
     policy = train_policy(recipe, report)
     policy.generation_config.max_new_tokens = MAX_COMPLETION_TOKENS

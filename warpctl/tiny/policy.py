@@ -65,7 +65,7 @@ def train_policy(recipe: Recipe, report: Callable[[str], None]) -> Any:
         )
         loss = -logprobs_BT.sum() / in_completion_BT.sum()
         optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]  # torch has no annotation for it
         torch.nn.utils.clip_grad_norm_(policy.parameters(), 1.0)
         optimizer.step()
         schedule.step()

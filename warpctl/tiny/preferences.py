@@ -108,7 +108,7 @@ def train_reward_model(pairs: Pairs, recipe: Recipe, report: Callable[[str], Non
         sign_B = torch.tensor([1.0 if pairs.prefers_first[i] else -1.0 for i in batch])
         loss = -logsigmoid(sign_B * (scores_2B[: len(batch)] - scores_2B[len(batch) :])).mean()
         optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]  # torch has no annotation for it
         optimizer.step()
         if step % 50 == 0 or step == recipe.reward_steps:
             report(f"reward model: step {step} of {recipe.reward_steps}, loss {loss.item():.3f}")

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 
 from warpctl import artifacts
 from warpctl.errors import WarpctlError
+from warpctl.rl.health import health_warnings
 from warpctl.spec.stage_input import StageInput
 from warpctl.storage.store import Store
 
@@ -32,6 +33,7 @@ class MetricsLog:
         self._num_shown = len(lines)
         self._timings: list[str] = []
         self._num_segments = 0
+        self._warned: set[str] = set()
 
     def add(self, record: Record) -> None:
         """One more line."""
@@ -42,10 +44,24 @@ class MetricsLog:
         """One more line of timings."""
         self._timings.append(json.dumps(record, separators=(",", ":")))
 
-    def running_mean(self, name: str) -> float:
-        """Mean of the last NUM_RUNNING records that have `name`; 0 before there is one."""
-        values = [record[name] for record in self.records if name in record][-NUM_RUNNING:]
-        return sum(values) / len(values) if values else 0.0
+    def add_step(self, record: Mapping[str, float]) -> list[str]:
+        """One more optimizer step, with its health warnings; returns those that are met for the first time."""
+        earlier = self.last_steps(NUM_RUNNING - 1)
+        first = next((old for old in self.records if "entropy" in old), record)
+        warnings = health_warnings(first, [*earlier, record])
+        self.add({**record, "warnings": warnings} if warnings else record)
+        new = [warning for warning in warnings if warning not in self._warned]
+        self._warned.update(new)
+        return new
+
+    def last_steps(self, count: int) -> list[dict[str, float]]:
+        """The records of the last `count` optimizer steps."""
+        return [record for record in self.records[-count:] if "entropy" in record] if count else []
+
+    def running_mean(self, name: str, latest: float) -> float:
+        """Mean of `name` over the latest value and the steps before it, NUM_RUNNING at most."""
+        values = [*(record[name] for record in self.last_steps(NUM_RUNNING - 1)), latest]
+        return sum(values) / len(values)
 
     def show(self) -> None:
         """Write what is new as one segment each; a view is not worth a failure."""

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.utils import logging
 
 from warpctl.errors import InputError
 from warpctl.spec.training import Precision
@@ -52,6 +53,7 @@ def load_policy(artifact: Artifact, prefix: str = "", *, device: torch.device | 
 
 def load_pretrained(model_class: Any, folder: Path, *, label: str) -> Any:
     """from_pretrained with every missing, unexpected or mismatched weight refused instead of made up."""
+    logging.disable_progress_bar()
     try:
         model, info = model_class.from_pretrained(
             folder,
