@@ -6,7 +6,7 @@ A finished stage needs nothing any more, so nothing is made again only because a
 from __future__ import annotations
 
 from warpctl.plan.observed import Observed
-from warpctl.plan.stages import FINAL_REPORT, Stage, StageGraph, final_stage_ids
+from warpctl.plan.stages import Stage, StageGraph, final_stage_ids
 from warpctl.spec.compute import MemberRetention, MergeRetention
 from warpctl.spec.stage_input import StageKind
 from warpctl.spec.warp_run import WarpRun
@@ -69,7 +69,5 @@ def collectable(run: WarpRun, graph: StageGraph, needed: dict[str, Stage]) -> se
         if stage.kind is StageKind.RL and retention.members is MemberRetention.UNTIL_EVALUATED:
             given_up.add(stage.id)
         if stage.kind is StageKind.MERGE and retention.merges is MergeRetention.LAST and stage.iteration < last:
-            given_up.add(stage.id)
-        if stage.kind is StageKind.REPORT and stage.id != FINAL_REPORT:
             given_up.add(stage.id)
     return {stage_id for stage_id in given_up if stage_id not in read and stage_id not in needed}
