@@ -12,8 +12,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import numpy.typing as npt
 
-BLOCK_ELEMENTS = 1 << 16
-"""Elements that are worked on at a time: M + 1 float64 blocks of 512 KiB stay in the processor's caches."""
+BLOCK_ELEMENTS = 1 << 15
+"""Elements that are worked on at a time: M + 1 float64 blocks of 256 KiB stay in the processor's caches."""
 
 Float64 = npt.NDArray[np.float64]
 

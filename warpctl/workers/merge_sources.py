@@ -13,7 +13,7 @@ from warpctl.errors import InputError, NumericsError
 from warpctl.merging.task_vector import BLOCK_ELEMENTS, blocks
 from warpctl.storage.tensors import Checkpoint, TensorSpec, to_float32
 
-WINDOW_ELEMENTS = 256 * BLOCK_ELEMENTS
+WINDOW_ELEMENTS = 512 * BLOCK_ELEMENTS
 """Elements of one tensor read at a time when a group is too large to be held: 64 MiB of float32 from each input."""
 
 Float64 = npt.NDArray[np.float64]

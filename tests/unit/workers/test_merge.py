@@ -20,6 +20,7 @@ from warpctl.spec.training import Granularity, SlerpOrder
 from warpctl.storage.headers import INDEX
 from warpctl.storage.store import Store
 from warpctl.storage.tensors import Checkpoint
+from warpctl.workers import merge_sources
 from warpctl.workers.merge import main
 
 NAMES = sorted(SHAPES)
@@ -140,7 +141,8 @@ def test_output_bytes_do_not_depend_on_how_inputs_are_sharded(storage):
 
 
 @pytest.mark.parametrize("granularity", list(Granularity))
-def test_output_bytes_do_not_depend_on_whether_a_group_is_held_in_memory(storage, granularity):
+def test_output_bytes_do_not_depend_on_whether_a_group_is_held_in_memory(storage, granularity, monkeypatch):
+    monkeypatch.setattr(merge_sources, "WINDOW_ELEMENTS", BLOCK_ELEMENTS)
     shapes = {"big.weight": (2 * BLOCK_ELEMENTS + 17,), "small.weight": (5,)}
     init = random_weights(0, shapes=shapes)
     store = Store.open(storage)
@@ -341,6 +343,14 @@ def test_nan_and_inf_are_refused_with_tensor_input_and_place(storage, value, dty
     with pytest.raises(NumericsError, match=message):
         merge_files(storage, [model_files(model, dtype=dtype) for model in models])
     assert Store.open(storage).stat(artifacts.marker("merge", KEY)) is None
+
+
+def test_the_place_of_a_nan_is_right_in_a_tensor_of_several_blocks(storage):
+    init = {"w": np.ones((3, BLOCK_ELEMENTS), np.float32)}
+    bad = {"w": init["w"].copy()}
+    bad["w"][2, 5] = np.nan
+    with pytest.raises(NumericsError, match=r"tensor w of member/1 has nan at \[2, 5\]"):
+        merge_files(storage, [model_files(init), model_files(bad)])
 
 
 def test_a_merge_beyond_float32_is_refused(storage):
