@@ -29,7 +29,7 @@ def export(
             "--iteration", min=0, show_default=False, help="With --liti-rate: of this iteration, not the last."
         ),
     ] = 0,
-    state_dir: StateDirOption = None,
+    state_dir: StateDirOption = "",
 ) -> None:
     """Write one point of the front as a model folder for transformers: float32 weights, tokenizer, model card."""
     from warpctl.cli.export_point import choose_by_kl, choose_by_rate, export_task

@@ -17,5 +17,5 @@ def open_store(typed: str) -> Store:
     store = Store.open(typed)
     folder = store.local_path("x")
     if folder is not None and not folder.parent.is_dir():
-        raise UserError(f"there is no store at {store.root}", hint="give the value of spec.storage.uri, or a spec file")
+        raise UserError(f"there is no store at {typed}", hint="give the value of spec.storage.uri, or a spec file")
     return store

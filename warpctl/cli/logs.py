@@ -13,7 +13,7 @@ def logs(
     run: RunArgument,
     *,
     stage: Annotated[
-        str, typer.Argument(metavar="[STAGE]", help="A stage such as rl/1/2, or all below rl/1 or rl; default: all.")
+        str, typer.Argument(metavar="STAGE", help="A stage such as rl/1/2, or all below rl/1 or rl; default: all.")
     ] = "",
     is_following: Annotated[
         bool, typer.Option("--follow", "-f", help="Go on as the workers do, until they end.")
@@ -22,7 +22,7 @@ def logs(
     attempt: Annotated[
         int, typer.Option("--attempt", min=0, show_default=False, help="The attempt of this number.")
     ] = 0,
-    state_dir: StateDirOption = None,
+    state_dir: StateDirOption = "",
 ) -> None:
     """Print the logs of a run's stages, the newest attempt of each, from this machine or else from the store."""
     from warpctl.cli.log_sources import Wanted, find_logs

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -13,9 +12,10 @@ RunArgument = Annotated[
     str, typer.Argument(metavar="RUN", help="A spec file, or the name (or namespace/name) of a run of this machine.")
 ]
 StateDirOption = Annotated[
-    Path | None,
+    str,
     typer.Option(
         "--state-dir",
+        metavar="DIR",
         envvar="WARPCTL_STATE_DIR",
         show_default=False,
         help="Where this machine keeps logs and locks of its runs; default: $XDG_STATE_HOME/warpctl or ~/.local/state/warpctl.",

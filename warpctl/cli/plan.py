@@ -19,7 +19,7 @@ def plan(
         ),
     ] = False,
     output: OutputOption = OutputFormat.TABLE,
-    state_dir: StateDirOption = None,
+    state_dir: StateDirOption = "",
 ) -> None:
     """Show the stages of a spec: what is reused, what is new, and what changed since the last run. Changes nothing."""
     from warpctl.cli.error_text import show_error

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from warpctl.cli.run_reference import RunReference
-from warpctl.cli.spec_changes import SpecChange, spec_changes
+from warpctl.cli.spec_changes import SpecChange, changes_since_last_run
 from warpctl.plan.demand import needed_stages
 from warpctl.plan.observed import Observed
 from warpctl.plan.stages import FINAL_REPORT, Stage, stages
@@ -54,10 +54,9 @@ class Planned:
 
 def planned(reference: RunReference) -> Planned:
     """Look at the store and the last accepted spec."""
-    observed = reference.engine().observe()
-    run, old = reference.run, reference.folder.accepted()
-    changes = spec_changes(old, run, observed) if old is not None else ()
-    return Planned(run, planned_rows(run, observed), changes, has_run_before=old is not None)
+    rows = planned_rows(reference.run, reference.engine().observe())
+    changes = changes_since_last_run(reference)
+    return Planned(reference.run, rows, changes or (), has_run_before=changes is not None)
 
 
 def planned_rows(run: WarpRun, observed: Observed) -> tuple[PlannedStage, ...]:

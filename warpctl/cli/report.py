@@ -12,7 +12,7 @@ from warpctl.cli.options import RunArgument, StateDirOption
 def report(
     run: RunArgument,
     is_again: Annotated[bool, typer.Option("--again", help="Make it anew even if it is up to date.")] = False,
-    state_dir: StateDirOption = None,
+    state_dir: StateDirOption = "",
 ) -> None:
     """Print where the report of a run is; make it first when evaluations have come that it does not show."""
     from warpctl.cli.front_text import front_text, report_place

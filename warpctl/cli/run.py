@@ -20,7 +20,7 @@ def run(
     is_sure: Annotated[
         bool, typer.Option("--yes", "-y", help="Do not ask before a changed spec makes stages anew.")
     ] = False,
-    state_dir: StateDirOption = None,
+    state_dir: StateDirOption = "",
 ) -> None:
     """Run a WarpRun on this machine to its end, or go on with it. What is published already is not made again.
 

@@ -33,7 +33,7 @@ class RunReference:
         return Engine(self.run, executor, self.store)
 
 
-def resolve(typed: str, state_dir: Path | None) -> RunReference:
+def resolve(typed: str, state_dir: str) -> RunReference:
     """Find the run. UserError (exit 2) when there is none, or more than one; SpecError when its spec is wrong."""
     root = state_root(state_dir, os.environ)
     if _is_file(typed):

@@ -11,7 +11,7 @@ from warpctl.cli.terminal import next_steps, result
 
 def schema(
     field: Annotated[
-        str, typer.Argument(metavar="[FIELD]", help="Only this field and those below it, such as spec.training.")
+        str, typer.Argument(metavar="FIELD", help="Only this field and those below it, such as spec.training.")
     ] = "",
     is_json: Annotated[bool, typer.Option("--json", help="The whole schema as JSON Schema, for editors.")] = False,
 ) -> None:

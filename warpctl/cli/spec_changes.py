@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pydantic import ValidationError
@@ -40,8 +40,22 @@ class SpecChange:
         return "!" if self.change.change_class is ChangeClass.OUTCOME else "~"
 
 
+def changes_since_last_run(reference: RunReference) -> tuple[SpecChange, ...] | None:
+    """What differs from the last accepted spec, None when there is none."""
+    old = reference.folder.accepted()
+    if old is None:
+        return None
+    changed = differences(old, reference.run)
+    # What the old spec made is what a change can lose: its stages are looked at, not those of the new one.
+    observed = replace(reference, run=old).engine().observe() if changed else Observed()
+    return spec_changes(old, reference.run, observed)
+
+
 def spec_changes(old: WarpRun, new: WarpRun, observed: Observed) -> tuple[SpecChange, ...]:
-    """Every changed field; the effect of an Outcome change is found by making that change alone."""
+    """Every changed field; the effect of an Outcome change is found by making that change alone.
+
+    `observed` is of the stages of `old`.
+    """
     return tuple(_explained(change, old, new, observed) for change in differences(old, new))
 
 
@@ -54,10 +68,13 @@ def _explained(change: FieldChange, old: WarpRun, new: WarpRun, observed: Observ
     changed = [stage for stage in before.values() if _key(after.stages, stage) != stage.key]
     running = {attempt.key for attempt in observed.active()}
     lost = tuple(stage.id for stage in changed if observed.is_committed(stage.key) or stage.key in running)
+    if stages(old, observed.imported()).pending and all(stage.id in before for stage in changed):
+        return SpecChange(change, "changes stages; which ones is known after import", lost)
     if not changed:
         return SpecChange(change, "changes no stage")
     first = min((stage.iteration for stage in changed if stage.iteration), default=0)
-    what = f"reruns iteration {first} onward" if first else f"reruns {changed[0].id} and what follows"
+    from_where = ", from its merge" if all(stage.kind != "rl" for stage in changed if stage.iteration == first) else ""
+    what = f"reruns iteration {first} onward{from_where}" if first else f"reruns {changed[0].id} and what follows"
     if all(stage.kind in ("evaluate", "report") for stage in changed):
         what = "evaluates anew, trains nothing"
     cost = f"; {len(lost)} finished or running stages are made anew, their artifacts stay" if lost else ""
@@ -110,10 +127,7 @@ def _short(value: object) -> str:
 
 def confirm_changes(reference: RunReference, *, is_sure: bool) -> None:
     """Ask, on a terminal, before a changed spec makes stages anew; UserError when the answer is no or the policy says no."""
-    old = reference.folder.accepted()
-    if old is None:
-        return
-    changes = spec_changes(old, reference.run, reference.engine().observe()) if old != reference.run else ()
+    changes = changes_since_last_run(reference) or ()
     outcome = [each for each in changes if each.lost]
     if not outcome:
         return

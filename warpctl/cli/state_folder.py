@@ -25,10 +25,10 @@ from warpctl.errors import BusyError, SpecError, UserError
 from warpctl.spec.warp_run import WarpRun
 
 
-def state_root(given: Path | None, environment: Mapping[str, str]) -> Path:
+def state_root(given: str, environment: Mapping[str, str]) -> Path:
     """--state-dir or WARPCTL_STATE_DIR, else the place that the XDG base directory specification names."""
-    if given is not None:
-        return given.expanduser().absolute()
+    if given:
+        return Path(given).expanduser().absolute()
     base = environment.get("XDG_STATE_HOME", "")
     return (Path(base) if base.startswith("/") else Path.home() / ".local" / "state") / "warpctl"
 

@@ -16,7 +16,7 @@ def status(
     is_exit_code_wanted: Annotated[
         bool, typer.Option("--exit-code", help="Exit 1 unless the run has succeeded.")
     ] = False,
-    state_dir: StateDirOption = None,
+    state_dir: StateDirOption = "",
 ) -> None:
     """Look at a run anew: conditions, stages, front. Changes nothing."""
     from datetime import UTC, datetime
@@ -35,7 +35,11 @@ def status(
 
     def tables() -> str:
         front = front_text(reference.run, reference.store)
-        parts = [headline(seen), conditions_text(seen), stages_text(seen, is_wide=output is OutputFormat.WIDE)]
+        parts = [
+            headline(seen, is_attended=reference.folder.is_held()),
+            conditions_text(seen),
+            stages_text(seen, is_wide=output is OutputFormat.WIDE),
+        ]
         parts += ["\n".join(reasons(seen.stages))]
         parts += [f"{front.table}\n{front.best}".rstrip()] if front else []
         place = report_place(reference.run, reference.store)

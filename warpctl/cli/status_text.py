@@ -9,17 +9,18 @@ from warpctl.cli.terminal import BOLD, paint
 from warpctl.spec.status import RECONCILING, STALLED, SUCCEEDED, SUSPENDED, RunStatus
 
 
-def state_word(status: RunStatus) -> str:
-    """The run's state in a word, the strongest condition first."""
-    words = {SUCCEEDED: "Succeeded", SUSPENDED: "Suspended", STALLED: "Stalled", RECONCILING: "Running"}
+def state_word(status: RunStatus, *, is_attended: bool = True) -> str:
+    """The run's state in a word, the strongest condition first; `is_attended`: some `warpctl run` drives it now."""
+    running = "Running" if is_attended else "Unattended"
+    words = {SUCCEEDED: "Succeeded", SUSPENDED: "Suspended", STALLED: "Stalled", RECONCILING: running}
     return next((word for kind, word in words.items() if status.is_true(kind)), "Unknown")
 
 
-def headline(status: RunStatus) -> str:
+def headline(status: RunStatus, *, is_attended: bool) -> str:
     """ml/demo  Running  iteration 2/5  stages 11/25  1 retry  GPU-hours 21.4"""
     parts = [
         f"{status.namespace}/{status.name}",
-        state_word(status),
+        state_word(status, is_attended=is_attended),
         f"iteration {status.iteration}/{status.iterations}",
         f"stages {status.stages_succeeded}/{status.stages_total}",
     ]

@@ -32,7 +32,7 @@ def transitions(
         tries = attempts.get(stage.key, ())
         lines += _failures_between(old, stage, tries)
         wait = (retry_at[stage.key] - now).total_seconds() if stage.key in retry_at else None
-        lines += _lines(old, stage, after, wait)
+        lines += _lines(stage, after, wait, is_first_look=before is None)
     if reused:
         count = "1 stage is" if len(reused) == 1 else f"{len(reused)} stages are"
         lines.insert(0, f"{count} published already (cached): {_listed(reused)}")
@@ -60,12 +60,12 @@ def _was_running(old: StageStatus | None) -> bool:
     return old is not None and old.state in (StageState.RUNNING, StageState.QUEUED)
 
 
-def _lines(old: StageStatus | None, stage: StageStatus, after: RunStatus, wait_seconds: float | None) -> list[str]:
+def _lines(stage: StageStatus, after: RunStatus, wait_seconds: float | None, *, is_first_look: bool) -> list[str]:
     lines: list[str] = []
     match stage.state:
         case StageState.RUNNING:
             number = f" (attempt {stage.attempts})" if stage.attempts > 1 else ""
-            lines.append(f"{stage.id} {'started' if old else 'is running'}{number}")
+            lines.append(f"{stage.id} {'is running' if is_first_look else 'started'}{number}")
         case StageState.SUCCEEDED:
             seconds = seconds_between(stage.started_at, stage.ended_at)
             took = f" in {duration_text(seconds)}" if seconds is not None else ""

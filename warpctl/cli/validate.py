@@ -11,7 +11,7 @@ from warpctl.cli.terminal import GREEN, next_steps, paint, result, symbols
 
 
 def validate(
-    specs: Annotated[list[str], typer.Argument(metavar="SPEC...", help="Spec files.")],
+    specs: Annotated[list[str], typer.Argument(metavar="SPEC", help="Spec files.")],
 ) -> None:
     """Check specs: every problem of every file, with its line and a hint. Nothing is read but the files."""
     from warpctl.errors import Problem, SpecError

@@ -1,0 +1,92 @@
+"""Help is instant, its words are reviewed, and no flag comes or goes unseen."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from tests.unit.cli.golden import check
+from warpctl.cli.main import app
+from warpctl.cli.reference import PAGE, commands, help_text, reference_page
+
+FROZEN = {
+    "": ["--help", "--install-completion", "--no-color", "--show-completion", "--version"],
+    "validate": ["--help", "SPEC"],
+    "plan": ["--detailed-exitcode", "--help", "--output", "--state-dir", "RUN"],
+    "run": ["--help", "--state-dir", "--yes", "SPEC"],
+    "status": ["--exit-code", "--help", "--output", "--state-dir", "RUN"],
+    "logs": ["--attempt", "--follow", "--help", "--previous", "--state-dir", "RUN", "STAGE"],
+    "report": ["--again", "--help", "--state-dir", "RUN"],
+    "export": ["--help", "--iteration", "--liti-rate", "--max-kl", "--state-dir", "--to", "RUN"],
+    "gc": ["--dry-run", "--help", "--min-age", "--output", "--yes", "STORAGE|SPEC"],
+    "schema": ["--help", "--json", "FIELD"],
+    "version": ["--help"],
+}
+
+
+def test_the_flags_and_arguments_are_these() -> None:
+    """A new one needs a line here, a help text and a test."""
+    found = {"": sorted(_names(app_command()))} | {name: sorted(_names(each)) for name, each in commands().items()}
+
+    assert found == FROZEN
+
+
+def app_command():
+    import typer
+
+    return typer.main.get_command(app)
+
+
+def _names(command) -> list[str]:
+    names = ["--help"]
+    for parameter in command.params:
+        long = [option for option in parameter.opts if option.startswith("--")]
+        names += long or [parameter.metavar]
+    return sorted(set(names))
+
+
+@pytest.mark.parametrize("name", FROZEN)
+def test_help_says_what_it_said(name: str) -> None:
+    check(f"help{'-' if name else ''}{name}.txt", help_text(name))
+
+
+def test_the_page_of_commands_is_what_help_says() -> None:
+    """docs/cli.md is written by `python -m warpctl.cli.reference > docs/cli.md`."""
+    from pathlib import Path
+
+    assert (Path(__file__).parents[3] / PAGE).read_text() == reference_page()
+
+
+HEAVY = ("torch", "fsspec", "numpy", "rich", "ruamel", "structlog", "blake3")
+
+
+@pytest.mark.parametrize(
+    ("argument", "heavy"),
+    [
+        ("--help", (*HEAVY, "pydantic")),
+        ("--version", (*HEAVY, "pydantic")),
+        ("run --help", HEAVY),  # typer itself takes pydantic to read the arguments of a command
+    ],
+)
+def test_help_loads_nothing_that_only_commands_need(argument: str, heavy: tuple[str, ...]) -> None:
+    program = (
+        "import sys\n"
+        "from warpctl.cli.main import run_command\n"
+        f"code = run_command({argument.split()!r})\n"
+        f"heavy = set({heavy!r}) & set(sys.modules)\n"
+        "sys.exit(f'{code} {sorted(heavy)}' if heavy or code else 0)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=60)
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout
+
+
+def test_python_dash_m_is_the_same_program() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "warpctl", "--version"], capture_output=True, text=True, check=True, timeout=60
+    )
+
+    assert done.stdout.startswith("warpctl 0.")
