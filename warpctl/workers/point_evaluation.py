@@ -7,7 +7,6 @@ The model that samples and the one that is the origin of the KL axis have one ar
 from __future__ import annotations
 
 import copy
-import hashlib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -22,6 +21,7 @@ from torch.nn.utils.rnn import pad_sequence
 from warpctl.errors import InputError, NumericsError
 from warpctl.reports.evaluation import EvaluatedPoint
 from warpctl.rl.logprobs import completion_logits
+from warpctl.rl.randomness import derived_seed
 from warpctl.rl.sampling import Completions, sample
 from warpctl.spec.stage_input import EvaluateTask
 from warpctl.workers.completion_kl import kl_of_completions
@@ -139,7 +139,7 @@ class Evaluator:
     def _judge(self, number: int, rows: Sequence[int], *, is_sft: bool) -> Judged:
         """Sample one batch and measure it. The batch's number seeds it: the same noise for every point."""
         task, vocabulary = self.task, self.vocabulary
-        generator = torch.Generator(device=self._policy.device).manual_seed(batch_seed(task.seed, number))
+        generator = torch.Generator(device=self._policy.device).manual_seed(derived_seed(task.seed, "evaluate", number))
         prompts = [list(self.prompts.tokens[row]) for row in rows]
         size = self._policy.config.get_text_config().vocab_size
         drawn = sample(
@@ -192,8 +192,3 @@ class Evaluator:
             self._policy, drawn.prompts, drawn.tokens, pad_token=pad_token, micro_batch=micro_batch
         ):
             yield part.logits_BTV
-
-
-def batch_seed(seed: int, number: int) -> int:
-    """Seed of a batch's noise. Hashed: torch's CPU generator looks at the low 32 bits only."""
-    return int.from_bytes(hashlib.sha256(f"evaluate/{seed}/{number}".encode()).digest()[:8]) >> 1
