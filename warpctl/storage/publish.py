@@ -7,6 +7,7 @@ attempt's marker is ever created.
 from __future__ import annotations
 
 import contextlib
+import functools
 import platform
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
@@ -120,7 +121,7 @@ class Publication:
                 for parent in stage.inputs
             ),
             content_digest=content_digest(files),
-            versions=_versions(),
+            versions=dict(_versions()),
             started_at=_timestamp(self._started_at),
             ended_at=_timestamp(self._now()),
             gpu_seconds=gpu_seconds,
@@ -162,6 +163,7 @@ def _timestamp(moment: datetime) -> str:
     return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
+@functools.cache
 def _versions() -> dict[str, str]:
     """Versions of what computed this; packages that are not installed are left out (a slim worker has no torch)."""
     found = {"python": platform.python_version()}
