@@ -24,6 +24,7 @@ def gc(
     """Show what no run of a store wants any more, and with --yes delete it. Safe beside runs that are going on."""
     from datetime import UTC, datetime
 
+    from warpctl.cli.counts import count_text
     from warpctl.cli.durations import parse_duration
     from warpctl.cli.gc_store import open_store
     from warpctl.cli.gc_text import gc_document, gc_text, size_text
@@ -48,6 +49,6 @@ def gc(
             next_steps(f"warpctl gc {storage} --min-age {min_age} --yes  # deletes these files")
         return
     swept = sweep(store, plan)
-    note(f"deleted {swept.num_files} files, {size_text(swept.num_bytes)}")
+    note(f"deleted {count_text(swept.num_files, 'file')}, {size_text(swept.num_bytes)}")
     for kind, key in swept.skipped:
         note(f"left alone, a run has come to want it: {kind} {key[:12]}")

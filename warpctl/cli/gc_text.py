@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from warpctl.cli.counts import count_text
 from warpctl.cli.table import table_text
 from warpctl.storage.gc import GcPlan
 
@@ -31,7 +32,7 @@ def gc_text(plan: GcPlan, *, is_wide: bool) -> str:
             groups.setdefault(item.why, []).append(item.size)
         rows = [[why, str(len(sizes)), size_text(sum(sizes))] for why, sizes in groups.items()]
         table = table_text(["WHY", "FILES", "SIZE"], rows)
-    return f"{table}\n\nTo delete: {len(plan.items)} files, {size_text(plan.num_bytes)}."
+    return f"{table}\n\nTo delete: {count_text(len(plan.items), 'file')}, {size_text(plan.num_bytes)}."
 
 
 def gc_document(plan: GcPlan) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
+from warpctl.cli.counts import shape_text
 from warpctl.cli.planned import Fate, Planned, PlannedStage
 from warpctl.cli.spec_changes import changes_text
 from warpctl.cli.table import table_text
@@ -12,8 +13,7 @@ from warpctl.cli.table import table_text
 
 def plan_text(plan: Planned, *, is_wide: bool) -> str:
     """The head, the stages (by iteration and kind; wide: one by one), the changes, the sum."""
-    spec = plan.run.spec
-    head = f"WarpRun {plan.run.full_name}  {spec.iterations} iterations x {spec.rl_runs} RL runs"
+    head = f"WarpRun {plan.run.full_name}  {shape_text(plan.run)}"
     parts = [head, _stages_wide(plan) if is_wide else _stages(plan)]
     if plan.changes:
         parts.append(f"Changes since the last run\n{changes_text(plan.changes)}")

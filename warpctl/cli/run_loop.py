@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
+from warpctl.cli.counts import count_text
 from warpctl.cli.stop_signals import StopSignals
 from warpctl.cli.transitions import Attempts
 from warpctl.engine import Engine
@@ -99,7 +100,7 @@ class RunLoop:
         """Ask every worker to save and leave, and wait for it; a further Ctrl-C kills them."""
         asked = self._active()
         if asked:
-            count = "1 worker" if len(asked) == 1 else f"{len(asked)} workers"
+            count = count_text(len(asked), "worker")
             self.display.say(
                 f"stopping: {count} asked to save and leave, at most {self.executor.grace_seconds:.0f} s "
                 "(Ctrl-C again kills at once)"
@@ -143,7 +144,8 @@ class RunLoop:
 
 def _interrupted_text(stopped: Stopped) -> str:
     if stopped.num_killed:
-        return f"interrupted: {stopped.num_saved} workers saved and left, {stopped.num_killed} were killed"
+        saved = count_text(stopped.num_saved, "worker")
+        return f"interrupted: {saved} saved and left, {stopped.num_killed} had to be killed"
     if stopped.num_saved:
         return "interrupted: all workers saved and left"
     return "interrupted"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
+from warpctl.cli.counts import count_text
 from warpctl.cli.durations import duration_text, seconds_between
 from warpctl.plan.observed import Attempt, AttemptState
 from warpctl.spec.status import RunStatus, StageState, StageStatus
@@ -34,8 +35,8 @@ def transitions(
         wait = (retry_at[stage.key] - now).total_seconds() if stage.key in retry_at else None
         lines += _lines(stage, after, wait, is_first_look=before is None)
     if reused:
-        count = "1 stage is" if len(reused) == 1 else f"{len(reused)} stages are"
-        lines.insert(0, f"{count} published already (cached): {_listed(reused)}")
+        verb = "is" if len(reused) == 1 else "are"
+        lines.insert(0, f"{count_text(len(reused), 'stage')} {verb} published already (cached): {_listed(reused)}")
     return lines
 
 

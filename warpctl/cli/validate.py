@@ -14,6 +14,7 @@ def validate(
     specs: Annotated[list[str], typer.Argument(metavar="SPEC", help="Spec files.")],
 ) -> None:
     """Check specs: every problem of every file, with its line and a hint. Nothing is read but the files."""
+    from warpctl.cli.counts import shape_text
     from warpctl.errors import Problem, SpecError
     from warpctl.spec.parse import parse_file
 
@@ -25,8 +26,7 @@ def validate(
             problems += error.problems
             continue
         icon = paint(symbols(sys.stdout).done, GREEN, sys.stdout)
-        shape = f"{run.spec.iterations} iterations x {run.spec.rl_runs} RL runs"
-        result(f"{icon} {spec} is valid: WarpRun {run.full_name}, {shape}")
+        result(f"{icon} {spec} is valid: WarpRun {run.full_name}, {shape_text(run)}")
     if problems:
         raise SpecError(tuple(problems))
     next_steps(f"warpctl plan {specs[0]}", f"warpctl run {specs[0]}")

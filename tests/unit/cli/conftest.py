@@ -30,10 +30,10 @@ def a_spec(**changes: object) -> dict[str, object]:
         "spec": {
             "storage": {"uri": "store"},
             "models": {
-                "sft": {"uri": "sft"},
+                "sft": {"uri": "/models/sft"},
                 "rewards": [{"type": "Function", "name": "r", "function": "a:b", "revision": "1"}],
             },
-            "prompts": {"uri": "prompts.jsonl"},
+            "prompts": {"uri": "/data/prompts.jsonl"},
             "iterations": 1,
             "rlRuns": 1,
             "training": {"steps": 10},

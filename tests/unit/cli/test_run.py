@@ -94,7 +94,7 @@ def test_a_second_ctrl_c_kills(place: Place) -> None:
     _, err = process.communicate(timeout=60)
 
     assert process.returncode == 130
-    assert "interrupted: 0 workers saved and left, 1 were killed" in err
+    assert "interrupted: 0 workers saved and left, 1 had to be killed" in err
 
 
 def test_a_second_run_of_the_same_run_is_refused(place: Place) -> None:
