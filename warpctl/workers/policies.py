@@ -17,9 +17,6 @@ from warpctl.errors import InputError
 from warpctl.spec.training import Precision
 from warpctl.storage.artifact import Artifact
 
-ATTENTION = "sdpa"
-"""Attention that is deterministic on CPU, one thread, and exact everywhere."""
-
 
 @dataclass(frozen=True)
 class Vocabulary:
@@ -52,13 +49,15 @@ def load_policy(artifact: Artifact, prefix: str = "", *, device: torch.device | 
 
 
 def load_pretrained(model_class: Any, folder: Path, *, label: str) -> Any:
-    """from_pretrained with every missing, unexpected or mismatched weight refused instead of made up."""
+    """from_pretrained with every missing, unexpected or mismatched weight refused instead of made up.
+
+    The attention implementation is transformers' choice for the architecture: sdpa where it exists, else eager.
+    """
     logging.disable_progress_bar()
     try:
         model, info = model_class.from_pretrained(
             folder,
             dtype=torch.float32,
-            attn_implementation=ATTENTION,
             trust_remote_code=False,
             use_safetensors=True,
             local_files_only=True,
