@@ -6,6 +6,7 @@ are the interpolation that reward_at_kl reads off. One ordered, colour-blind-saf
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -25,7 +26,8 @@ SCHEMA = "https://vega.github.io/schema/vega-lite/v6.json"
 
 # Viridis (van der Walt and Smith), five anchors: ordered in lightness, distinct in all common colour blindnesses.
 _VIRIDIS = ((68, 1, 84), (59, 82, 139), (33, 145, 140), (94, 201, 98), (253, 231, 37))
-_KL_TICKS = (0, 0.05, 0.1, 0.25, 0.5, *(factor * 10**power for power in range(4) for factor in (1, 2, 5)))
+_KL_TICKS = (0.05, 0.1, 0.25, 0.5, *(factor * 10**power for power in range(4) for factor in (1, 2, 5)))
+_TICK_DISTANCE = 0.07  # of the axis
 _ON_LIGHT = (0.0, 0.62)  # beyond, contrast against white falls below 3:1
 _ON_DARK = (0.95, 0.5)
 
@@ -80,7 +82,7 @@ def front_chart(front: Front, measure: str = REWARD, *, trajectories: Sequence[T
         _layer(best, {"type": "line", "color": MUTED, "strokeWidth": 8, "opacity": 0.22}, {"x": x, "y": y}),
         _layer(
             paths,
-            {"type": "line", "strokeWidth": 1, "opacity": 0.55, "strokeDash": [2, 2]},
+            {"type": "line", "strokeWidth": 1.2, "opacity": 0.8, "strokeDash": [2, 3]},
             {"x": x, "y": y, "color": colour, "detail": {"field": "run"}, "order": {"field": "step"}},
         ),
         _layer(
@@ -145,7 +147,8 @@ def _datum(point: FrontPoint, measure: str, value: Estimate) -> dict[str, Any]:
     named = point.named
     is_liti = named.name.startswith(LITI_PREFIX)
     kind = SFT_POINT if named.name == SFT_POINT else "liti" if is_liti else "member"
-    label = {"liti": decimal_text(named.liti_rate), SFT_POINT: ""}.get(kind, "")
+    # Controls run close to the front: their rates would hide those of the run.
+    label = decimal_text(named.liti_rate) if is_liti and not named.control else ""
     return {
         "series": series_label(named),
         "kind": kind,
@@ -176,7 +179,6 @@ def _series_scales(series: Sequence[str]) -> dict[str, Spec]:
 
 
 def _axes(measure: str, *, largest_kl: float) -> tuple[Spec, Spec]:
-    ticks = [tick for tick in _KL_TICKS if tick <= largest_kl]
     x = {
         "field": "kl",
         "type": "quantitative",
@@ -184,7 +186,7 @@ def _axes(measure: str, *, largest_kl: float) -> tuple[Spec, Spec]:
         "axis": {
             "title": "KL to the SFT policy (nats per completion, Rao-Blackwellised; square-root scale)",
             # Vega spaces ticks evenly in KL, which crowds the right of a square-root scale.
-            "values": [tick for tick in ticks if tick == 0 or tick >= largest_kl / 200],
+            "values": _ticks(largest_kl),
             "format": "~g",
         },
     }
@@ -195,6 +197,16 @@ def _axes(measure: str, *, largest_kl: float) -> tuple[Spec, Spec]:
         "axis": {"title": _measure_title(measure), "tickCount": 6},
     }
     return x, y
+
+
+def _ticks(largest_kl: float) -> list[float]:
+    """0 and round KLs up to the largest, none so close to the next one that their labels would touch."""
+    distance = _TICK_DISTANCE * math.sqrt(largest_kl)
+    ticks: list[float] = []
+    for tick in reversed([tick for tick in _KL_TICKS if distance <= math.sqrt(tick) and tick <= largest_kl]):
+        if not ticks or math.sqrt(ticks[0]) - math.sqrt(tick) >= distance:
+            ticks.insert(0, tick)
+    return [0, *ticks]
 
 
 def _measure_title(measure: str) -> str:

@@ -57,8 +57,10 @@ def hypervolume(kl: ArrayLike, reward: ArrayLike, *, max_kl: float, reference_re
 
 
 def reward_at_kl(kl: ArrayLike, reward: ArrayLike, at: float) -> Floats:
-    """Reward of the front at `at` nats, linear in sqrt(KL) between its points, NaN beyond them: (..., P) -> (...).
+    """Reward of the front at `at` nats, linear in sqrt(KL) between its points: (..., P) -> (...).
 
+    From its last point to the highest KL that was evaluated it stays level (more KL bought nothing there); beyond all
+    points it is NaN.
     Linear in sqrt(KL) because along LITI the KL grows like the square of the rate and the reward like the rate itself:
     linear in KL would flatter sparse fronts (lab.md). Only non-dominated points are joined.
     """
@@ -77,8 +79,8 @@ def reward_at_kl(kl: ArrayLike, reward: ArrayLike, at: float) -> Floats:
     left_reward, right_reward = (np.take_along_axis(reward_P, side, axis=-1)[..., 0] for side in (left, right))
     width = right_root - left_root
     share = np.divide(np.sqrt(at) - left_root, width, out=np.zeros_like(width), where=width > 0)
-    is_inside = is_left_P.any(axis=-1) & is_right_P.any(axis=-1)
-    result: Floats = np.where(is_inside, left_reward + share * (right_reward - left_reward), np.nan)
+    between = np.where(is_right_P.any(axis=-1), left_reward + share * (right_reward - left_reward), left_reward)
+    result: Floats = np.where(is_left_P.any(axis=-1) & (kl_P[..., -1] >= at), between, np.nan)
     return result
 
 

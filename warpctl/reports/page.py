@@ -20,8 +20,8 @@ TEMPLATE = "report.html.j2"
 
 TINY_NOTICE = (
     "This is a tiny run: it shows that the machinery works from spec to front, and proves nothing of the paper's claims. "
-    "At this scale that the EMA anchor's front lies above a well-tuned SFT anchor's, that task vectors are orthogonal, "
-    "and that a later iteration gains at equal KL are not reproduced."
+    "Not reproduced at this scale: a front of the EMA anchor above that of a well-tuned SFT anchor, orthogonal task "
+    "vectors, and later iterations that gain at equal KL."
 )
 NOTICE = (
     "Intervals are over evaluation prompts only: they do not cover the spread between seeds, which one run cannot show."

@@ -1,6 +1,8 @@
 """The chart as data: what is drawn, in which colours, and that a renderer accepts it."""
 
+import itertools
 import json
+import math
 
 import pytest
 
@@ -55,6 +57,28 @@ def test_rates_are_labelled_and_members_are_open(evaluated_run):
     (points,) = layers(chart, "point")
     assert labels == ["", "", "", "0.3", "1"]
     assert points["encoding"]["fillOpacity"]["condition"] == {"test": "datum.kind === 'member'", "value": 0}
+
+
+def test_the_rates_of_controls_are_left_to_the_table(evaluated_run):
+    with_controls = front_chart(front_of(evaluated_run(iterations=1, controls=("NoAnchor",))))
+    without = front_chart(front_of(evaluated_run(iterations=1)))
+
+    def labels(chart):
+        return [v["label"] for layer in layers(chart, "text") for v in layer["data"]["values"] if v["label"]]
+
+    assert labels(with_controls) == labels(without) == ["0.15", "0.3", "0.5", "0.75", "1"]
+
+
+@pytest.mark.parametrize("width", [0.5, 1.0, 9.0, 40.0])
+def test_ticks_are_round_start_at_zero_and_keep_their_distance(evaluated_point, named_point, width):
+    chart = front_chart(front_of([named_point("liti/1", evaluated_point(kl=width))]))
+
+    encoding = layers(chart, "point")[0]["encoding"]
+    ticks = encoding["x"]["axis"]["values"]
+    gaps = [math.sqrt(right) - math.sqrt(left) for left, right in itertools.pairwise(ticks)]
+    assert ticks[0] == 0
+    assert len(ticks) >= 4
+    assert min(gaps) >= 0.07 * math.sqrt(width)
 
 
 def test_colour_and_marker_both_tell_iterations_apart(evaluated_run):

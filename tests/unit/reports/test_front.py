@@ -71,6 +71,7 @@ def test_replicates_stacked_on_leading_axes_give_what_each_gives_alone(first, se
 @given(point_lists, st.floats(0, 50))
 def test_reward_at_kl_is_numpys_interpolation_along_the_front(points, at):
     front = sorted({point for point, kept in zip(points, brute_force_front(points), strict=True) if kept})
+    front.append((max(kl for kl, _ in points), front[-1][1]))  # level to the highest KL that was evaluated
     kl, reward = map(np.array, zip(*front, strict=True))
     expected = np.interp(math.sqrt(at), np.sqrt(kl), reward, left=np.nan, right=np.nan)
     if kl[0] <= at <= kl[-1]:  # sqrt rounds at the very ends
@@ -105,6 +106,14 @@ def test_reward_is_linear_in_the_root_of_kl_between_points():
 
 def test_a_dominated_point_does_not_bend_the_front():
     assert float(reward_at_kl([1.0, 9.0, 4.0], [0.0, 2.0, -5.0], 4.0)) == pytest.approx(1.0, abs=1e-12)
+
+
+def test_where_more_kl_buys_nothing_the_front_stays_level_to_the_last_point():
+    kl, reward = [1.0, 4.0, 16.0], [0.0, 1.0, 0.3]
+
+    assert float(reward_at_kl(kl, reward, 9.0)) == 1.0
+    assert float(reward_at_kl(kl, reward, 16.0)) == 1.0
+    assert math.isnan(reward_at_kl(kl, reward, 16.1))
 
 
 @pytest.mark.parametrize("at", [0.5, 16.5])
