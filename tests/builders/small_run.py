@@ -102,16 +102,16 @@ class SmallRun:
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         """`warpctl run` in the background; its output is in run.log."""
-        log = (self.folder / "run.log").open("a")
-        return subprocess.Popen(
-            [sys.executable, "-m", "warpctl", "run", str(self.spec_file), *arguments],
-            env=os.environ | {"WARPCTL_STATE_DIR": str(self.state), "NO_COLOR": "1"} | self.environment,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-        )
+        with (self.folder / "run.log").open("a") as log:
+            return subprocess.Popen(
+                [sys.executable, "-m", "warpctl", "run", str(self.spec_file), *arguments],
+                env=os.environ | {"WARPCTL_STATE_DIR": str(self.state), "NO_COLOR": "1"} | self.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                text=True,
+                start_new_session=True,
+            )
 
     def run(self, *arguments: str, timeout: float = 180) -> int:
         """`warpctl run` to its end; returns its exit code."""
