@@ -57,4 +57,5 @@ def export(
     if not is_there:
         run_export(task)
     result(f"{point.label} of iteration {point.iteration}: {to}{' (was there already)' if is_there else ''}")
-    next_steps(f"python -c 'from transformers import AutoModelForCausalLM as M; M.from_pretrained(\"{to}\")'")
+    if "://" not in to:
+        next_steps(f"python -c 'from transformers import AutoModelForCausalLM as M; M.from_pretrained(\"{to}\")'")

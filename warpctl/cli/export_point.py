@@ -108,6 +108,7 @@ def export_task(reference: RunReference, observed: Observed, point: Point, *, de
         "run": reference.run.full_name,
         "point": f"iteration {point.iteration}, {point.label}",
         "source": point.source,
+        "isMerged": bool(point.prefix),
         "litiRate": decimal_text(point.liti_rate),
         "iteration": point.iteration,
         "iterations": spec.iterations,

@@ -46,20 +46,19 @@ def run_export(task: ExportTask) -> None:
     # -P: a file of the user's current folder must not shadow a library.
     process = subprocess.Popen([sys.executable, "-P", "-m", MODULE], env=environment, stdout=subprocess.PIPE, text=True)
     error, last = {"error": "the export process ended without a word", "hint": ""}, time.monotonic()
-    try:
-        for line in process.stdout or ():
-            told = json.loads(line)
-            if "error" in told:
-                error = told
-            elif time.monotonic() - last > SECONDS_BETWEEN_LINES:
-                last = time.monotonic()
-                note(f"{told['done'] / 1e9:.2f} of {told['total'] / 1e9:.2f} GB")
-    except BaseException:
-        process.terminate()
-        raise
-    finally:
-        code = process.wait()
-    if code:
+    with process:
+        try:
+            for line in process.stdout or ():
+                told = json.loads(line)
+                if "error" in told:
+                    error = told
+                elif time.monotonic() - last > SECONDS_BETWEEN_LINES:
+                    last = time.monotonic()
+                    note(f"{told['done'] / 1e9:.2f} of {told['total'] / 1e9:.2f} GB")
+        except BaseException:
+            process.terminate()
+            raise
+    if process.returncode:
         raise FinalError(
             error["error"], hint=error["hint"] or "the unfinished folder is written anew by the same command"
         )

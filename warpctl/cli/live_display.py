@@ -5,15 +5,15 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Self
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
-from warpctl.cli.durations import duration_text
+from warpctl.cli.durations import duration_text, seconds_between
 from warpctl.cli.eta import remaining
 from warpctl.cli.stage_table import icon, progress_text, remaining_seconds, time_text
 from warpctl.cli.status_text import state_word
@@ -54,6 +54,7 @@ class LiveDisplay:
         self._began = time.monotonic()
         self._before: RunStatus | None = None
         self._front: Mapping[str, Any] | None = None
+        self._now = datetime.now(UTC)
 
     def __enter__(self) -> Self:
         self._live.start()
@@ -72,10 +73,11 @@ class LiveDisplay:
         if self._before is None or self._before.stages_succeeded != status.stages_succeeded:
             self._front = self._load_front()
         self._before = status
-        self._live.update(Text("\n").join(self._picture(status)), refresh=True)
+        self._now = now
+        self._live.update(Group(*self._picture(status)), refresh=True)
 
     def say(self, text: str) -> None:
-        self._console.print(Text(spell(text, sys.stderr)))
+        self._console.print(Text(spell(text, sys.stderr)), soft_wrap=True)
 
     def _picture(self, status: RunStatus) -> list[Text]:
         elapsed = duration_text(time.monotonic() - self._began)
@@ -106,12 +108,12 @@ class LiveDisplay:
             return
         for number, stage in enumerate(stages, start=1):
             inner = marks.last_branch if number == len(stages) else marks.branch
-            text = stage_line(stage, marks)
+            text = stage_line(stage, marks, self._now)
             yield _line(f"{stem}{inner}", icon(stage.state, marks), text, COLOURS.get(stage.state, "dim"))
 
     def _summary(self, stages: Sequence[StageStatus], state: StageState) -> str:
         if len(stages) == 1:
-            return stage_line(stages[0], self._marks).removeprefix(stage_name(stages[0]))
+            return stage_line(stages[0], self._marks, self._now).removeprefix(stage_name(stages[0]))
         if state is StageState.SUCCEEDED:
             return f"  done{self._best(stages[0].iteration)}"
         return f"  {state.lower()}" if state in _IDLE else ""
@@ -185,7 +187,7 @@ def stage_name(stage: StageStatus) -> str:
             return parts[0]
 
 
-def stage_line(stage: StageStatus, marks: Symbols) -> str:
+def stage_line(stage: StageStatus, marks: Symbols, now: datetime) -> str:
     """rl 2  running  ######------  step 12/40  reward 1.2  ETA 9.5 s."""
     parts = [stage_name(stage), str(stage.state).lower()]
     if stage.state is StageState.RUNNING:
@@ -195,6 +197,8 @@ def stage_line(stage: StageStatus, marks: Symbols) -> str:
             parts.append(progress_text(stage.progress))
             left = remaining_seconds(stage.progress)
             parts += [f"ETA {duration_text(left)}"] if left else []
+        elif (seconds := seconds_between(stage.started_at, now.isoformat())) is not None:
+            parts.append(duration_text(seconds))
     elif stage.state is StageState.SUCCEEDED:
         took = time_text(stage)
         parts += [took] if took != "-" else []

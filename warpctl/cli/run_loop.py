@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -11,9 +12,10 @@ from warpctl.cli.counts import count_text
 from warpctl.cli.stop_signals import StopSignals
 from warpctl.cli.transitions import Attempts
 from warpctl.engine import Engine
-from warpctl.errors import EXIT_INTERRUPTED, Interrupted, StoreUnavailableError
+from warpctl.errors import EXIT_INTERRUPTED, Interrupted, StoreUnavailableError, WarpctlError
 from warpctl.executors.local import LocalExecutor
 from warpctl.plan.observed import Attempt, AttemptState, Observed
+from warpctl.plan.progress import summarise
 from warpctl.plan.truth import judge
 from warpctl.spec.status import STALLED, SUCCEEDED, SUSPENDED, RunStatus, StageState
 
@@ -112,11 +114,19 @@ class RunLoop:
                     self.executor.kill(attempt)
                 else:
                     self.executor.stop(attempt, reason)
+            self._show_stopping()
             self.signals.wait(PAUSE_SECONDS)
         ids = {attempt.attempt_id for attempt in asked}
         ended = [each for group in self.executor.attempts().values() for each in group if each.attempt_id in ids]
         saved = sum(each.exit_code in (0, EXIT_INTERRUPTED) for each in ended)
         return Stopped(saved, len(ended) - saved)
+
+    def _show_stopping(self) -> None:
+        """Progress while the workers save; nothing is planned any more."""
+        now = self.now()
+        with contextlib.suppress(WarpctlError):  # a look is not worth leaving workers behind
+            status = summarise(self.engine.run, self.engine.observe(), now)
+            self.display.show(status, self.executor.attempts(), {}, now)
 
     def _active(self) -> list[Attempt]:
         groups = self.executor.attempts().values()

@@ -56,5 +56,5 @@ def resolve(typed: str, state_dir: str) -> RunReference:
 
 
 def _is_file(typed: str) -> bool:
-    """A path that exists, or that can only be meant as one."""
-    return Path(typed).exists() or typed.endswith((".yaml", ".yml", ".json")) or typed.startswith((".", "/", "~"))
+    """A file that exists, or what can only be meant as one. A folder may have the name of a run."""
+    return Path(typed).is_file() or typed.endswith((".yaml", ".yml", ".json")) or typed.startswith((".", "/", "~"))

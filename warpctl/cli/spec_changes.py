@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from warpctl.cli.counts import count_text
 from warpctl.cli.run_reference import RunReference
 from warpctl.cli.terminal import RED, note, paint, warn
 from warpctl.errors import UserError
@@ -77,7 +78,7 @@ def _explained(change: FieldChange, old: WarpRun, new: WarpRun, observed: Observ
     what = f"reruns iteration {first} onward{from_where}" if first else f"reruns {changed[0].id} and what follows"
     if all(stage.kind in ("evaluate", "report") for stage in changed):
         what = "evaluates anew, trains nothing"
-    cost = f"; {len(lost)} finished or running stages are made anew, their artifacts stay" if lost else ""
+    cost = f"; {count_text(len(lost), 'finished or running stage')} made anew, old artifacts stay" if lost else ""
     return SpecChange(change, f"{what}{cost}", lost)
 
 

@@ -11,13 +11,20 @@ _PAPER = "[WARP: On the Benefits of Weight Averaged Rewarded Policies](https://a
 def model_card(card: Mapping[str, Any]) -> str:
     """A model card from plain facts.
 
-    run, point, litiRate, iteration, iterations, rlRuns, sftUri, sftRevision, digests (role -> manifest digest);
+    run, point, source, isMerged, litiRate, iteration, iterations, rlRuns, sftUri, sftRevision, digests (role -> manifest digest);
     kl, reward: {mean, low, high} or None for a point that was never evaluated; confidenceLevel, maxKl.
     """
     head = ["---"]
     if str(card["sftUri"]).startswith("hf://"):  # anything else is no name that a hub could resolve
         head += [f"base_model: {str(card['sftUri']).removeprefix('hf://')}", "base_model_relation: finetune"]
-    head += ["library_name: transformers", "tags:", "- warp", "- rlhf", "- merge", "---"]
+    head += [
+        "library_name: transformers",
+        "tags:",
+        "- warp",
+        "- rlhf",
+        *(["- merge"] if card["isMerged"] else []),
+        "---",
+    ]
     body = [
         f"# {card['run']}: {card['point']}",
         "",
@@ -34,10 +41,10 @@ def model_card(card: Mapping[str, Any]) -> str:
 
 
 def _recipe(card: Mapping[str, Any]) -> str:
-    return (
-        f"Aligned with {_PAPER} by warpctl: {card['iterations']} iterations of {card['rlRuns']} RL runs each, merged by "
-        "spherical interpolation of their task vectors."
-    )
+    run = f"iterations: {card['iterations']}, RL runs in each: {card['rlRuns']}"
+    if card["isMerged"]:
+        return f"Aligned with {_PAPER} by warpctl ({run}), by spherical interpolation of the RL runs' task vectors."
+    return f"One RL run of an alignment with {_PAPER} by warpctl ({run}), as it was before merging."
 
 
 def _weights(card: Mapping[str, Any]) -> str:
