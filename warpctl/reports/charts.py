@@ -187,7 +187,7 @@ def _axes(measure: str, *, largest_kl: float) -> tuple[Spec, Spec]:
             "title": "KL to the SFT policy (nats per completion, Rao-Blackwellised; square-root scale)",
             # Vega spaces ticks evenly in KL, which crowds the right of a square-root scale.
             "values": _ticks(largest_kl),
-            "format": "~g",
+            "labelExpr": "'' + datum.value",  # Vega would round 0.25 to 0.3
         },
     }
     y = {

@@ -96,7 +96,7 @@ def test_the_page_has_charts_completions_trajectories_and_the_whole_lineage(stor
     page = view(store, "report.html").decode()
     assert page.count("<figure") == 2
     assert page.count("<svg") == 2
-    assert "Dotted: evaluations along the RL runs." in page
+    assert "Dotted: evaluations along the RL runs, on fewer prompts." in page
     assert page.count('class="sample"') == 6
     for stage_id in ("import/sft", "rl/1/1", "rl/1/2", "evaluate/1", "evaluate/2"):
         assert f">{stage_id}<" in page
