@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from typing import Any
 
@@ -16,7 +17,7 @@ def plan_text(plan: Planned, *, is_wide: bool) -> str:
     head = f"WarpRun {plan.run.full_name}  {shape_text(plan.run)}"
     parts = [head, _stages_wide(plan) if is_wide else _stages(plan)]
     if plan.changes:
-        parts.append(f"Changes since the last run\n{changes_text(plan.changes)}")
+        parts.append(f"Changes since the last run\n{changes_text(plan.changes, sys.stdout)}")
     elif plan.has_run_before:
         parts.append("Nothing in the spec has changed since the last run.")
     return "\n\n".join([*parts, _sum(plan)])

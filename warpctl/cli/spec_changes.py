@@ -6,14 +6,14 @@ import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TextIO
 
 from pydantic import ValidationError
 
 from warpctl.cli.counts import count_text
 from warpctl.cli.run_reference import RunReference
 from warpctl.cli.terminal import RED, note, paint, warn
-from warpctl.errors import UserError
+from warpctl.errors import UserError, WarpctlError
 from warpctl.plan.observed import Observed
 from warpctl.plan.stages import Stage, stages
 from warpctl.spec.change_class import ChangeClass, FieldChange, differences
@@ -103,7 +103,7 @@ def _with(run: WarpRun, change: FieldChange) -> WarpRun | None:
         return None
 
 
-def changes_text(changes: tuple[SpecChange, ...]) -> str:
+def changes_text(changes: tuple[SpecChange, ...], stream: TextIO) -> str:
     """One line a field: mark, path, old and new value, effect."""
     shown = [
         (each.mark, each.change.path, f"{_short(each.change.old)} -> {_short(each.change.new)}") for each in changes
@@ -114,9 +114,7 @@ def changes_text(changes: tuple[SpecChange, ...]) -> str:
         f" {mark} {path.ljust(path_width)}  {values.ljust(value_width)}  {each.effect}"
         for each, (mark, path, values) in zip(changes, shown, strict=True)
     ]
-    return "\n".join(
-        paint(line, RED if each.lost else "", sys.stdout) for each, line in zip(changes, lines, strict=True)
-    )
+    return "\n".join(paint(line, RED if each.lost else "", stream) for each, line in zip(changes, lines, strict=True))
 
 
 def _short(value: object) -> str:
@@ -139,9 +137,11 @@ def confirm_changes(reference: RunReference, *, is_sure: bool) -> None:
             hint="undo it, give the new spec another metadata.name, or set spec.updatePolicy to Restage",
         )
     warn("the spec has changed since the last run")
-    note(changes_text(changes))
+    note(changes_text(changes, sys.stderr))
     if is_sure or not (sys.stdin.isatty() and sys.stderr.isatty()):
         return
     note("Go on? [y/N] ")
     if sys.stdin.readline().strip().lower() not in ("y", "yes"):
-        raise UserError("nothing was changed", hint=f"`warpctl plan {reference.typed}` shows more; --yes does not ask")
+        raise WarpctlError(
+            "nothing was changed", hint=f"`warpctl plan {reference.typed}` shows more; --yes does not ask"
+        )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -117,6 +118,24 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Place:
     here.write_spec()
     said = here.call("run", "demo.yaml")
     assert said.code == 0, said.err
+    return here
+
+
+@pytest.fixture
+def copied(finished: Place, tmp_path: Path) -> Place:
+    """A finished place that may be changed; the state folder's name follows from the store's, so the spec names that."""
+    shutil.copytree(finished.folder, tmp_path, dirs_exist_ok=True)
+    here = Place(tmp_path)
+    old = next((tmp_path / "state").iterdir())
+    from warpctl.cli.state_folder import StateFolder
+    from warpctl.spec.parse import parse_file
+    from warpctl.storage.store import Store
+
+    root = Store.open(str(tmp_path / "store")).root
+    new = StateFolder.of(parse_file(tmp_path / "demo.yaml"), storage_root=root, root=tmp_path / "state").path.parents[1]
+    old.rename(new)
+    spec = new / "ml" / "demo" / "spec.yaml"
+    spec.write_text(spec.read_text().replace(str(finished.folder), str(tmp_path)))
     return here
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from pathlib import Path
 
 import pytest
 from ruamel.yaml import YAML
@@ -14,24 +13,6 @@ from tests.unit.cli.golden import check
 from tests.unit.cli.test_run import steady
 
 STAGES = ["import/sft", "import/prompts", "rl/1/1", "merge/1", "evaluate/1", "report/final"]
-
-
-@pytest.fixture
-def copied(finished: Place, tmp_path: Path) -> Place:
-    """A finished place that may be changed; the state folder's name follows from the store's, so the spec names that."""
-    shutil.copytree(finished.folder, tmp_path, dirs_exist_ok=True)
-    here = Place(tmp_path)
-    old = next((tmp_path / "state").iterdir())
-    from warpctl.cli.state_folder import StateFolder
-    from warpctl.spec.parse import parse_file
-    from warpctl.storage.store import Store
-
-    root = Store.open(str(tmp_path / "store")).root
-    new = StateFolder.of(parse_file(tmp_path / "demo.yaml"), storage_root=root, root=tmp_path / "state").path.parents[1]
-    old.rename(new)
-    spec = new / "ml" / "demo" / "spec.yaml"
-    spec.write_text(spec.read_text().replace(str(finished.folder), str(tmp_path)))
-    return here
 
 
 def test_a_plan_before_the_first_run_knows_the_imports_only(place: Place, warpctl) -> None:
