@@ -39,7 +39,8 @@ class Pairs:
 def sample_pairs(policy: Any, recipe: Recipe) -> Pairs:
     """Completions of the SFT policy in pairs, labelled through the ground truth with noise."""
     dice = random.Random(f"{recipe.seed}/pairs")  # noqa: S311  # a laboratory, not a lock
-    topics = [dice.choice(all_topics()) for _ in range(recipe.num_pairs)]
+    every_topic = all_topics()
+    topics = [dice.choice(every_topic) for _ in range(recipe.num_pairs)]
     completions = sample(
         policy,
         [prompt_tokens(topic) for topic in topics for _ in range(2)],

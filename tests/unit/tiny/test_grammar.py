@@ -34,7 +34,8 @@ def test_other_texts_are_no_topics(text):
 def test_what_the_grammar_writes_is_legal_and_fits():
     """About 16 tokens, 32 at most with the end, every bigram legal, every word known."""
     dice = random.Random(0)
-    reviews = [write_review(dice.choice(all_topics()), dice).split() for _ in range(500)]
+    topics = all_topics()
+    reviews = [write_review(dice.choice(topics), dice).split() for _ in range(500)]
 
     assert max(map(len, reviews)) < MAX_COMPLETION_TOKENS
     assert 12 < sum(map(len, reviews)) / 500 < 17
