@@ -27,10 +27,10 @@ BOUNDARIES = [
     ],
     *[("worker", "open_write", rf"stages/{kind}/.*/files/") for kind in ("rl", "merge")],
     *[("worker", "write", rf"stages/{kind}/.*/receipts/") for kind in ("import", "rl", "merge")],
-    ("worker", "write", r"stages/rl/.*/resume/"),
-    ("worker", "create_once", r"stages/rl/.*/resume/"),
+    ("worker", "write", r"stages/rl/.*/resume/.*/policy\.safetensors"),
+    ("worker", "write", r"stages/rl/.*/resume/.*/committed\.json"),
     ("worker", "write", r"stages/rl/.*/metrics/"),
-    ("worker", "delete", r"stages/rl/.*/resume/"),
+    ("worker", "delete", r"stages/rl/.*/resume/.*/committed\.json"),
     ("worker", "create_once", r"points/"),
     ("worker", "write", r"runs/.*/report/"),
     ("engine", "write", r"wanted\.json"),
@@ -62,6 +62,8 @@ def test_kill_9_at_every_commit_boundary(tmp_path: Path, laboratory: Path, unint
         }
         for number, (who, operation, path) in enumerate(BOUNDARIES)
         for when in ("before", "after")
+        # A worker killed behind its commit is not started again, so its states may have been left to gc: one delete is sure.
+        if (operation, when) != ("delete", "after")
     ]
     environment = {"WARPCTL_TEST_KILLS": json.dumps(kills), "PYTHONPATH": str(FAULTS)}
     run = SmallRun(tmp_path / "run", laboratory, environment=environment)

@@ -80,6 +80,8 @@ def _starts(
     run: WarpRun, graph: StageGraph, needed: dict[str, Stage], observed: Observed, now: datetime
 ) -> tuple[Start, ...]:
     mixed = {stage.key for stage in mixed_members(graph, needed, observed)}
+    reports = {stage.key for stage in graph.stages.values() if stage.kind is StageKind.REPORT}
+    reporting = any(attempt.key in reports for attempt in observed.active())
     free = (run.spec.parallelism or len(graph.stages)) - len(observed.active())
     starts: dict[str, Start] = {}
     for stage in needed.values():
@@ -89,6 +91,9 @@ def _starts(
         if stage.key in starts or stage.key in observed.broken or not has_inputs(stage, graph, observed):
             continue
         if any(graph.stages[item.stage_id].key in mixed for item in stage.inputs):
+            continue
+        # Reports of one run write the same views: a late one must not cover the newest.
+        if stage.kind is StageKind.REPORT and reporting:
             continue
         judgement = judge(stage.key, observed, run.spec.retry, now)
         if judgement.verdict is Verdict.MAY_START:
