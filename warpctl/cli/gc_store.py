@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from warpctl.cli.store_patience import tell_of_retries
 from warpctl.errors import UserError
 from warpctl.spec.parse import parse_file, resolve_relative_uris
 from warpctl.storage.store import Store
@@ -11,6 +12,7 @@ from warpctl.storage.store import Store
 
 def open_store(typed: str) -> Store:
     """UserError for a local folder that is not there: most likely a slip of the pen."""
+    tell_of_retries()
     if typed.endswith((".yaml", ".yml", ".json")) or Path(typed).is_file():
         run = resolve_relative_uris(parse_file(typed), Path(typed).absolute().parent)
         return Store.open(run.spec.storage.uri)

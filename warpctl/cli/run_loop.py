@@ -100,6 +100,7 @@ class RunLoop:
 
     def stop_workers(self, reason: str) -> Stopped:
         """Ask every worker to save and leave, and wait for it; a further Ctrl-C kills them."""
+        polite = min(self.signals.count, 1)  # before anything is said: a second Ctrl-C may come at once
         asked = self._active()
         if asked:
             count = count_text(len(asked), "worker")
@@ -107,10 +108,9 @@ class RunLoop:
                 f"stopping: {count} asked to save and leave, at most {self.executor.grace_seconds:.0f} s "
                 "(Ctrl-C again kills at once)"
             )
-        first = self.signals.count
         while active := self._active():
             for attempt in active:
-                if self.signals.count > first:
+                if self.signals.count > polite:
                     self.executor.kill(attempt)
                 else:
                     self.executor.stop(attempt, reason)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from warpctl.cli.state_folder import StateFolder, find_state_folders, known_run_names, state_root
+from warpctl.cli.store_patience import tell_of_retries
 from warpctl.engine import Engine
 from warpctl.errors import UserError
 from warpctl.executors.local import LocalExecutor
@@ -35,6 +36,7 @@ class RunReference:
 
 def resolve(typed: str, state_dir: str) -> RunReference:
     """Find the run. UserError (exit 2) when there is none, or more than one; SpecError when its spec is wrong."""
+    tell_of_retries()
     root = state_root(state_dir, os.environ)
     if _is_file(typed):
         run = resolve_relative_uris(parse_file(typed), Path(typed).absolute().parent)

@@ -79,6 +79,11 @@ class FakeExecutor:
     is_active: bool = False
     grace_seconds: float = 60.0
     stopped: list[str] = field(default_factory=list)
+    killed: int = 0
+
+    def kill(self, _attempt: Attempt) -> None:
+        self.killed += 1
+        self.is_active = False
 
     def attempts(self):
         state = AttemptState.ACTIVE if self.is_active else AttemptState.FAILED
@@ -141,6 +146,16 @@ def test_a_request_to_stop_is_obeyed_although_the_store_is_gone() -> None:
         loop.drive()
     assert loop.executor.stopped == ["interrupted by the user"]
     assert loop.display.shown == 0
+
+
+def test_a_second_request_that_came_before_the_first_was_seen_kills() -> None:
+    loop = a_loop(succeeded(), is_active=True)
+    loop.signals.count = 2
+
+    with pytest.raises(Interrupted):
+        loop.drive()
+    assert loop.executor.killed == 1
+    assert loop.executor.stopped == []
 
 
 def test_success_waits_for_workers_that_are_still_leaving() -> None:
