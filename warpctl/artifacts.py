@@ -9,6 +9,7 @@ Paths are relative to the storage root and always use forward slashes:
     stages/<kind>/<key>/attempts/<attempt>/metrics/<n>.jsonl    metric segments (timings/<n>.jsonl apart)
     stages/<kind>/<key>/attempts/<attempt>/progress.json        overwritten: a view
     stages/<kind>/<key>/attempts/<attempt>/log.txt              the worker's log, when it ended
+    stages/<kind>/<key>/attempts/<attempt>/failure.json         step and batch of a numeric failure
     stages/<kind>/<key>/committed.json                          created once: the success
     points/<point key>.json                                     one evaluated point, created once
     runs/<namespace>/<name>/wanted.json                         roots of garbage collection
@@ -25,6 +26,8 @@ LAYOUT_VERSION: Final = 1
 STAGES: Final = "stages"
 POINTS: Final = "points"
 RUNS: Final = "runs"
+PROBES: Final = "probes"
+"""Objects that a probe of the store could not delete again lie below this path; gc sweeps them."""
 
 
 def stage(kind: str, key: str) -> str:
@@ -76,6 +79,11 @@ def progress(kind: str, key: str, attempt_id: str) -> str:
 
 def log(kind: str, key: str, attempt_id: str) -> str:
     return f"{attempt(kind, key, attempt_id)}/log.txt"
+
+
+def failure(kind: str, key: str, attempt_id: str) -> str:
+    """What a worker dumps of a numeric failure."""
+    return f"{attempt(kind, key, attempt_id)}/failure.json"
 
 
 def point(key: str) -> str:

@@ -29,7 +29,7 @@ from warpctl import artifacts
 from warpctl.errors import CorruptError, UserError
 from warpctl.spec.stage_input import StageKind
 from warpctl.storage.manifest import Manifest
-from warpctl.storage.store import PROBES, FileStat, Store
+from warpctl.storage.store import FileStat, Store
 from warpctl.storage.wanted import Keep, Wanted, read_all_wanted
 
 DEFAULT_MIN_AGE: Final = timedelta(days=1)
@@ -127,7 +127,7 @@ def plan_gc(
             named = {key for run in wanted for key in run.points}
             named |= {key for name in evaluations for key in _point_keys(store, manifests[name])}
             items += _points(store, named, now=now, min_age=min_age)
-        items += _old(store.list(PROBES), Why.PROBE, now, min_age)
+        items += _old(store.list(artifacts.PROBES), Why.PROBE, now, min_age)
         items += _old(store.leftovers(""), Why.LEFTOVER, now, min_age)
     return GcPlan(tuple(items))
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Self, TypeVar
 
+from warpctl import artifacts
 from warpctl.errors import UserError, WarpctlError
 from warpctl.storage.backend import Backend, FileStat, Sink
 from warpctl.storage.connect import connect
@@ -19,10 +20,7 @@ from warpctl.storage.create_once import won
 from warpctl.storage.faults import explain, missing_bucket
 from warpctl.storage.retries import Retries
 
-__all__ = ["PROBES", "FileStat", "Retries", "Store"]
-
-PROBES = "probes"
-"""Objects that a probe could not delete again lie below this path; gc sweeps them."""
+__all__ = ["FileStat", "Retries", "Store"]
 
 T = TypeVar("T")
 Files = list[FileStat]  # here because `list` is a method below
@@ -144,7 +142,7 @@ class Store:
         StoreDeniedError when it may not; UserError when the store lets a second creator win (a cluster run refuses such a
         store, a local run warns).
         """
-        path = f"{PROBES}/{uuid.uuid4().hex}"
+        path = f"{artifacts.PROBES}/{uuid.uuid4().hex}"
         try:
             first = self.create_once(path, b"first")
             second = self.create_once(path, b"second")

@@ -378,7 +378,7 @@ def dump_failure(
 ) -> None:
     """Leave step and batch of a numeric failure with the attempt."""
     stage = context.stage_input
-    path = f"{artifacts.attempt(stage.kind, stage.key, stage.attempt_id)}/failure.json"
+    path = artifacts.failure(stage.kind, stage.key, stage.attempt_id)
     body = {
         "metrics": {name: repr(value) for name, value in record.items()},
         "prompts": drawn.prompts,

@@ -10,11 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from warpctl import artifacts
+from warpctl.artifacts import PROBES
 from warpctl.errors import UserError
 from warpctl.spec.stage_input import StageKind
 from warpctl.storage.artifact import Artifact
 from warpctl.storage.gc import GcPlan, Why, plan_gc, sweep
-from warpctl.storage.store import PROBES, Store
+from warpctl.storage.store import Store
 from warpctl.storage.wanted import Keep, Wanted, WantedStage, write_wanted
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
