@@ -22,7 +22,7 @@ fmt: setup ## format the code and mend what can be mended
 	@.venv/bin/ruff check --fix --quiet . || true
 	@.venv/bin/ruff format .
 
-generate: setup ## make the generated files anew (docs/spec.md)
+generate: setup ## make the generated files anew (docs/spec.md, docs/cli.md)
 	@.ci/generate
 
 lock: setup ## pin dependencies again after a change of pyproject.toml (UPGRADE=--upgrade for newer ones)

@@ -113,7 +113,7 @@ class SmallRun:
                 start_new_session=True,
             )
 
-    def run(self, *arguments: str, timeout: float = 180) -> int:
+    def run(self, *arguments: str, timeout: float = 600) -> int:
         """`warpctl run` to its end; returns its exit code."""
         return self.start(*arguments).wait(timeout)
 

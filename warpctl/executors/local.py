@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any
 
 from warpctl import artifacts
-from warpctl.errors import EXIT_FINAL, EXIT_INTERRUPTED, UserError
+from warpctl.errors import EXIT_FINAL, EXIT_INTERRUPTED, UserError, WarpctlError
 from warpctl.executors.base import stage_input
 from warpctl.executors.places import Machine, Place, find_place
 from warpctl.plan.actions import Start
@@ -216,21 +216,17 @@ class LocalExecutor:
     def _progress(self, record: Mapping[str, Any], key: str) -> Progress | None:
         path = artifacts.progress(record["kind"], key, record["attemptId"])
         try:
-            raw = self.store.read_or_none(path)
-            body = json.loads(raw) if raw else None
-        except (OSError, ValueError):  # a view: not worth an error
+            body = json.loads(self.store.read_or_none(path) or b"{}")
+            known = {"done", "total", "unit", "elapsedSeconds", "at"}
+            return Progress(
+                done=body["done"],
+                total=body["total"],
+                unit=body["unit"],
+                elapsed_seconds=body["elapsedSeconds"],
+                fields={name: value for name, value in body.items() if name not in known},
+            )
+        except (OSError, ValueError, KeyError, TypeError, WarpctlError):  # a view: not there yet, or not worth an error
             return None
-        if not isinstance(body, dict):
-            return None
-        known = {"done", "total", "unit", "elapsedSeconds", "at"}
-        fields = {name: value for name, value in body.items() if name not in known}
-        return Progress(
-            done=body["done"],
-            total=body["total"],
-            unit=body["unit"],
-            elapsed_seconds=body["elapsedSeconds"],
-            fields=fields,
-        )
 
 
 def _ended(attempt: Attempt, folder: Path, record: Mapping[str, Any], stopping: Mapping[str, Any] | None) -> Attempt:

@@ -39,6 +39,8 @@ def summarise(run: WarpRun, observed: Observed, now: datetime) -> RunStatus:
         for stage_id in graph.pending
         if not stage_id.startswith("report/") or stage_id == FINAL_REPORT
     ]
+    # The report of an iteration comes and goes; a total that does too would read as progress undone.
+    counted = [row for row in rows if row.kind != StageKind.REPORT or row.id == FINAL_REPORT]
     done = {StageState.SUCCEEDED, StageState.UNNEEDED}
     merged = [
         iteration
@@ -52,8 +54,8 @@ def summarise(run: WarpRun, observed: Observed, now: datetime) -> RunStatus:
         stages=tuple(rows),
         iteration=max(merged, default=0),
         iterations=run.spec.iterations,
-        stages_succeeded=sum(row.state in done for row in rows),
-        stages_total=len(rows),
+        stages_succeeded=sum(row.state in done for row in counted),
+        stages_total=len(counted),
         retries=sum(max(0, row.attempts - 1) for row in rows),
         gpu_hours=round(gpu_hours(observed), 4),
     )
@@ -126,7 +128,6 @@ def _conditions(
     stalled = [row for row in rows if row.state is StageState.STALLED]
     running = [row for row in rows if row.state is StageState.RUNNING]
     suspended = "" if succeeded else why_suspended(run, observed)
-    counts = f"{sum(row.state is StageState.SUCCEEDED for row in rows)} of {len(rows)} stages are published"
     if succeeded:
         reason, message = "Succeeded", f"all {run.spec.iterations} iterations are merged and evaluated"
     elif suspended:
@@ -135,7 +136,8 @@ def _conditions(
         names = ", ".join(row.id for row in stalled[:3]) + (", ..." if len(stalled) > 3 else "")
         reason, message = "StageStalled", f"{names}: {stalled[0].message}"
     else:
-        reason, message = "Progressing", f"{counts}, {len(running)} running"
+        published = sum(row.state is StageState.SUCCEEDED for row in rows)
+        reason, message = "Progressing", f"{published} stages are published, {len(running)} are running"
     facts = {
         READY: succeeded,
         RECONCILING: not (succeeded or suspended or (stalled and not running)),

@@ -18,6 +18,7 @@ from datetime import UTC, datetime
 from types import FrameType
 
 import structlog
+from stamina.instrumentation import RetryDetails, RetryHook, set_on_retry_hooks
 
 from warpctl import artifacts
 from warpctl.errors import EXIT_DONE, EXIT_FINAL, EXIT_RETRYABLE, Interrupted, WarpctlError
@@ -112,10 +113,27 @@ def run(main: Callable[[Context], None]) -> None:
     except (WarpctlError, ValueError) as error:
         log.error("worker cannot start", error=str(error), hint=getattr(error, "hint", ""))  # noqa: TRY400  # one line
         sys.exit(getattr(error, "exit_code", EXIT_FINAL))
+    set_on_retry_hooks([_say_retries(log)])
     code = _attempt(main, Context(stage_input, store, _publication(store, stage_input), log, stop))
     _leave_log(store, stage_input, transcript, log)
     sys.stdout.flush()
     sys.exit(code)
+
+
+def _say_retries(log: structlog.stdlib.BoundLogger) -> RetryHook:
+    """Repeated requests of the store and of sources, as lines of this worker's log."""
+
+    def say(details: RetryDetails) -> None:
+        cause = str(details.caused_by).splitlines()
+        log.warning(
+            "asking again",
+            what=details.name,
+            attempt=details.retry_num,
+            wait_seconds=details.wait_for,
+            cause=f"{type(details.caused_by).__name__}: {cause[0][:200] if cause else ''}",
+        )
+
+    return say
 
 
 def _publication(store: Store, stage_input: StageInput) -> Publication:
