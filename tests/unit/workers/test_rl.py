@@ -23,11 +23,11 @@ from warpctl import artifacts
 from warpctl.errors import InputError, NumericsError
 from warpctl.spec.models import FunctionReward
 from warpctl.spec.stage_input import ImportTask
-from warpctl.storage.artifact import Artifact
 from warpctl.storage.store import Store
 from warpctl.workers import resume_state
 from warpctl.workers.policies import load_policy
-from warpctl.workers.rl import load, main, train_step
+from warpctl.workers.rl import main, train_step
+from warpctl.workers.rl_run import load_run
 
 HERE = "tests.unit.workers.test_rl"
 
@@ -48,9 +48,7 @@ def published_weights(artifact):
 def loaded_run(stage):
     """The run as it is before its first step."""
     context = context_of(stage)
-    init = Artifact.of(context.store, stage.input("init"))
-    rl_run, _ = load(context, stage.task, init, "")
-    return rl_run, context
+    return load_run(context, stage.task), context
 
 
 def flat(model):
