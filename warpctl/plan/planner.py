@@ -84,7 +84,7 @@ def _starts(
     reporting = any(attempt.key in reports for attempt in observed.active())
     free = (run.spec.parallelism or len(graph.stages)) - len(observed.active())
     starts: dict[str, Start] = {}
-    for stage in needed.values():
+    for stage in sorted(needed.values(), key=_urgency):
         if len(starts) >= free:
             break
         # Two stage ids with one key are one computation; a merge waits until its members are of one lineage.
@@ -99,6 +99,13 @@ def _starts(
         if judgement.verdict is Verdict.MAY_START:
             starts[stage.key] = _start(stage, judgement.number, graph, observed)
     return tuple(starts.values())
+
+
+def _urgency(stage: Stage) -> int:
+    """The critical path of a run is rl, merge, rl, merge, ...; what only looks at it comes after, controls last."""
+    if stage.control:
+        return 2
+    return 1 if stage.kind in (StageKind.EVALUATE, StageKind.REPORT) else 0
 
 
 def _start(stage: Stage, number: int, graph: StageGraph, observed: Observed) -> Start:

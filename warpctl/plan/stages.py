@@ -66,7 +66,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class StageGraph:
-    """All stages whose key is known, in the order in which they are best started, and the ids of those that are not yet known."""
+    """All stages whose key is known, in the order of the procedure, and the ids of those that are not yet known."""
 
     stages: Mapping[str, Stage]
     pending: tuple[str, ...] = ()
@@ -158,7 +158,6 @@ class _Builder:
         spec = self.run.spec
         self.built = dict(self.imports)
         evaluations: list[Stage] = []
-        # Training first, evaluation after it: the critical path of a run is rl, merge, rl, merge, ...
         for iteration in range(1, spec.iterations + 1):
             for member in range(1, spec.rl_runs + 1):
                 self._add(self._rl(iteration, member))

@@ -221,3 +221,17 @@ def test_a_stage_that_fails_for_good_stalls_the_run_while_others_go_on() -> None
     assert world.history.count("rl/1/1") == 1 + BASE.spec.retry.limit
     assert "rl/1/2" in world.history
     assert "merge/1" not in world.history
+
+
+def test_the_critical_path_starts_before_what_only_looks_at_it() -> None:
+    """With one place at a time: both iterations are trained and merged before anything is evaluated, controls last."""
+    run = a_run(parallelism=1, controls=["NoAnchor"])
+    world = World()
+    drive(run, world)
+    order = [stage for stage in world.history if not stage.startswith(("import", "report"))]
+
+    assert order == [
+        *("rl/1/1", "rl/1/2", "merge/1", "rl/2/1", "rl/2/2", "merge/2"),
+        *("evaluate/1", "evaluate/2"),
+        *("control/NoAnchor/rl", "control/NoAnchor/evaluate"),
+    ]
