@@ -14,6 +14,7 @@ Paths are relative to the storage root and always use forward slashes:
     points/<point key>.json                                     one evaluated point, created once
     runs/<namespace>/<name>/wanted.json                         roots of garbage collection
     runs/<namespace>/<name>/report/...                          views
+    runs/<namespace>/<name>/tensorboard/...                     event files of a tracker: views
 
 URIs are `str`, not `Path`, which would collapse the `//` of `gs://`.
 """
@@ -96,6 +97,11 @@ def run(namespace: str, name: str) -> str:
 
 def wanted(namespace: str, name: str) -> str:
     return f"{run(namespace, name)}/wanted.json"
+
+
+def tensorboard(namespace: str, name: str) -> str:
+    """Folder of a run's TensorBoard event files."""
+    return f"{run(namespace, name)}/tensorboard"
 
 
 def report(namespace: str, name: str, file_name: str) -> str:

@@ -238,6 +238,7 @@ class _Builder:
             training=training,
             prompts=spec.prompts,
             rewards=spec.models.rewards,
+            tracking=spec.tracking,
         )
         inputs = (init, Input("sft", SFT), *self._reward_inputs(spec.models.rewards), *self._prompt_inputs())
         shown = (0, 0) if control else (iteration, member)

@@ -50,6 +50,7 @@ CHANGE_CLASSES: Final[dict[str, ChangeClass]] = {
     "spec.evaluation.hypervolume": ChangeClass.LIVE,
     "spec.controls": ChangeClass.EXTEND,
     "spec.compute": ChangeClass.PLACEMENT,
+    "spec.tracking": ChangeClass.PLACEMENT,
     "spec.parallelism": ChangeClass.LIVE,
     "spec.retry": ChangeClass.LIVE,
     "spec.retention": ChangeClass.LIVE,

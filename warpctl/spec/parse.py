@@ -23,6 +23,7 @@ from warpctl.spec.fields import fields, pattern_of
 from warpctl.spec.messages import explain
 from warpctl.spec.models import CheckpointReward, Reward, SourceSplit
 from warpctl.spec.source import MAX_BYTES, Document, Location, Place, compose, dotted
+from warpctl.spec.tracking import TrackerType
 from warpctl.spec.warp_run import WarpRun
 
 # Stand-ins for required values that are missing or wrong, so that the fields that are right can be checked together.
@@ -139,7 +140,10 @@ def resolve_relative_uris(run: WarpRun, base: Path) -> WarpRun:
     )
     prompts = spec.prompts.model_copy(update={"uri": absolute(spec.prompts.uri), "evaluation_split": split})
     storage = spec.storage.model_copy(update={"uri": absolute(spec.storage.uri)})
-    update = {"storage": storage, "models": models, "prompts": prompts}
+    tracking = spec.tracking
+    if tracking is not None and tracking.uri is not None and tracking.type is TrackerType.TENSOR_BOARD:
+        tracking = tracking.model_copy(update={"uri": absolute(tracking.uri)})
+    update = {"storage": storage, "models": models, "prompts": prompts, "tracking": tracking}
     return run.model_copy(update={"spec": spec.model_copy(update=update)})
 
 

@@ -16,6 +16,7 @@ from pydantic import Field
 from warpctl.errors import FinalError
 from warpctl.spec.base import DecimalText, SpecModel
 from warpctl.spec.models import Prompts, Reward
+from warpctl.spec.tracking import Tracking
 from warpctl.spec.training import Granularity, SlerpOrder, Training
 from warpctl.spec.warp_run import Hypervolume
 
@@ -70,6 +71,7 @@ class RlTask(SpecModel):
     training: Training
     prompts: Prompts
     rewards: tuple[Reward, ...]
+    tracking: Tracking | None = None
 
 
 class MergeTask(SpecModel):

@@ -13,6 +13,7 @@ from pydantic.alias_generators import to_camel
 from warpctl.spec.base import DecimalText, Disagreement, SpecModel, refuse
 from warpctl.spec.compute import Budget, Compute, DeletionPolicy, Retention, Retry, UpdatePolicy
 from warpctl.spec.models import HeldOutSplit, Models, Prompts, Storage
+from warpctl.spec.tracking import Tracking
 from warpctl.spec.training import Merge, Training
 
 API_VERSION = "warpctl.dev/v1alpha1"
@@ -100,6 +101,8 @@ class WarpRunSpec(SpecModel):
     all RL runs of all iterations together, so more iterations train it anew)."""
     compute: Compute = Compute()
     """Resources."""
+    tracking: Tracking | None = None
+    """A tracker that shows the RL runs' metrics while they train; null: none. What is in the store stays the truth."""
     parallelism: Annotated[int, Ge(1), Le(1024)] | None = None
     """Most stages at once; null: as many as cores, GPUs or the cluster allow."""
     retry: Retry = Retry()

@@ -86,6 +86,14 @@ def test_a_default_written_out_changes_no_key() -> None:
     assert keys_of(a_run()) == keys_of(a_run(training={"steps": 10, "emaRate": "0.01", "anchor": "Ema"}))
 
 
+@pytest.mark.parametrize("kind", ["TensorBoard", "WandB", "MLflow", "Trackio"])
+def test_a_tracker_changes_no_key(kind: str) -> None:
+    """It is a view; the workers are told of it all the same."""
+    tracked = a_run(tracking={"type": kind, "project": "curves", "uri": "somewhere"})
+
+    assert keys_of(tracked) == keys_of(a_run())
+
+
 def test_steps_as_a_number_and_as_an_equal_list_are_one() -> None:
     assert keys_of(a_run()) == keys_of(a_run(training={"steps": [10, 10]}))
 
@@ -118,8 +126,14 @@ def guess_other(path: str, current: Any) -> Any:
 
 
 def simple_leaves() -> list[str]:
-    """Leaf fields outside of lists, unions and compute, which have tests of their own."""
-    skipped = ("spec.models.rewards", "spec.models.heldOutRewards", "spec.compute", "spec.prompts.evaluationSplit")
+    """Leaf fields outside of lists, unions, compute and tracking, which have tests of their own."""
+    skipped = (
+        "spec.models.rewards",
+        "spec.models.heldOutRewards",
+        "spec.compute",
+        "spec.prompts.evaluationSplit",
+        "spec.tracking",
+    )
     fixed = ("spec.algorithmVersion",)  # has one value yet
     return [
         path

@@ -27,7 +27,7 @@ PLACEMENT = {
     "spec.storage.uri", "spec.training.microBatchSize", "spec.training.resumeState.everySteps",
     "spec.training.evaluation.everySteps", "spec.training.evaluation.numPrompts", "spec.models.rewards[].url",
     "spec.models.rewards[].timeoutSeconds", "spec.models.heldOutRewards[].url",
-    "spec.models.heldOutRewards[].timeoutSeconds",
+    "spec.models.heldOutRewards[].timeoutSeconds", "spec.tracking.type", "spec.tracking.project", "spec.tracking.uri",
 }  # fmt: skip
 
 
