@@ -27,7 +27,7 @@ BOUNDARIES = [
     ],
     *[("worker", "open_write", rf"stages/{kind}/.*/files/") for kind in ("rl", "merge")],
     *[("worker", "write", rf"stages/{kind}/.*/receipts/") for kind in ("import", "rl", "merge")],
-    ("worker", "write", r"stages/rl/.*/resume/.*/policy\.safetensors"),
+    ("worker", "open_write", r"stages/rl/.*/resume/.*/policy\.safetensors"),
     ("worker", "write", r"stages/rl/.*/resume/.*/committed\.json"),
     ("worker", "write", r"stages/rl/.*/metrics/"),
     ("worker", "delete", r"stages/rl/.*/resume/.*/committed\.json"),

@@ -14,6 +14,7 @@ from warpctl.errors import WarpctlError
 from warpctl.rl.health import health_warnings
 from warpctl.spec.stage_input import StageInput
 from warpctl.storage.store import Store
+from warpctl.workers.tracking import Tracker
 
 METRICS_FILE = "metrics.jsonl"
 NUM_RUNNING = 10
@@ -25,12 +26,14 @@ Record = Mapping[str, float | int | list[str]]
 class MetricsLog:
     """Lines of all steps so far, and which of them have been shown."""
 
-    def __init__(self, store: Store, stage: StageInput, lines: list[str]) -> None:
+    def __init__(self, store: Store, stage: StageInput, lines: list[str], *, tracker: Tracker) -> None:
         self._store = store
         self._stage = stage
+        self.tracker = tracker
         self.lines = list(lines)
         self.records: list[dict[str, float]] = [json.loads(line) for line in lines]
         self._num_shown = len(lines)
+        self._num_told = 0  # the tracker knows best which of the earlier ones it has
         self._timings: list[str] = []
         self._num_segments = 0
         self._warned: set[str] = set()
@@ -64,7 +67,9 @@ class MetricsLog:
         return sum(values) / len(values)
 
     def show(self) -> None:
-        """Write what is new as one segment each; a view is not worth a failure."""
+        """Tell the tracker what is new, then write it as one segment each; a view is not worth a failure."""
+        self.tracker.tell(self.records[self._num_told :])
+        self._num_told = len(self.records)
         stage, number = self._stage, self._num_segments
         new = self.lines[self._num_shown :]
         try:

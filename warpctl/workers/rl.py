@@ -39,6 +39,7 @@ from warpctl.workers.policy_files import publish_policy
 from warpctl.workers.rl_run import RlRun, load_run, restore, save
 from warpctl.workers.rl_step import Record, policy_gradient, record_of, stop_at_bad_numbers
 from warpctl.workers.rollouts import reward_rollouts, sample_rollouts
+from warpctl.workers.tracking import require_library
 from warpctl.workers.trajectory import TrajectoryEvaluation
 
 SHOW_SECONDS = 10.0
@@ -50,6 +51,7 @@ def main(context: Context) -> None:
     stage, store = context.stage_input, context.store
     if not isinstance(stage.task, RlTask):
         raise InputError(f"stage {stage.stage_id} is a {stage.task.kind}, not an RL run")
+    require_library(stage.task.tracking)
     torch.set_num_threads(stage.resources.threads)
 
     # line 4
@@ -57,7 +59,11 @@ def main(context: Context) -> None:
     first_step, metrics = restore(context, rl_run)
 
     # lines 5 to 9
-    outcome = train(context, rl_run, metrics, first_step=first_step)
+    try:
+        outcome = train(context, rl_run, metrics, first_step=first_step)
+    finally:
+        metrics.show()
+        metrics.tracker.finish()
 
     # line 10
     init = stage.input("init")
@@ -88,7 +94,6 @@ def train(context: Context, rl_run: RlRun, metrics: MetricsLog, *, first_step: i
         if context.stop.is_set():
             if saved < step - 1:
                 save(context, rl_run, step - 1, metrics)
-            metrics.show()
             raise Interrupted(f"asked to stop after step {step - 1} of {task.steps}; what was done is saved")
         record = train_step(rl_run, step, metrics, context)
         is_too_far = training.max_kl is not None and (
@@ -101,13 +106,12 @@ def train(context: Context, rl_run: RlRun, metrics: MetricsLog, *, first_step: i
             context.log.warning("health", step=step, warning=warning)
         context.report_progress(step, task.steps, "steps", score=record["score"], kl=record["kl/sft"])
         if is_too_far:
-            metrics.show()
             context.log.warning("ended early", step=step, reason="running KL to SFT reached training.maxKl")
             return {"steps": step, "endedEarly": "MaxKl"}
         if step % training.resume_state.every_steps == 0 and not is_last:
             save(context, rl_run, step, metrics)
             saved = step
-        if is_last or saved == step or time.monotonic() - shown > SHOW_SECONDS:
+        if saved == step or time.monotonic() - shown > SHOW_SECONDS:
             metrics.show()
             shown = time.monotonic()
     return {"steps": task.steps}

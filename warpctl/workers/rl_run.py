@@ -24,6 +24,7 @@ from warpctl.workers.policies import Vocabulary, load_policy
 from warpctl.workers.prompt_set import PromptSet, load_prompts
 from warpctl.workers.resume_state import ResumeState
 from warpctl.workers.rewards import Scorer, load_scorers
+from warpctl.workers.tracking import start_tracker
 
 MIXED_PRECISION = {Precision.FLOAT32: "no", Precision.BFLOAT16: "bf16"}
 
@@ -115,7 +116,9 @@ def save(context: Context, rl_run: RlRun, step: int, metrics: MetricsLog) -> Non
         for moment in ("exp_avg", "exp_avg_sq")
     }
     resume_state.save(
-        context.store, context.stage_input, ResumeState(step=step, tensors=tensors, metrics=metrics.lines)
+        context.store,
+        context.stage_input,
+        ResumeState(step=step, tensors=tensors, metrics=metrics.lines, tracker=metrics.tracker.state()),
     )
     context.log.info("resume state", step=step)
 
@@ -123,9 +126,10 @@ def save(context: Context, rl_run: RlRun, step: int, metrics: MetricsLog) -> Non
 @torch.no_grad()
 def restore(context: Context, rl_run: RlRun) -> tuple[int, MetricsLog]:
     """Go to the newest committed resume state of any attempt. Returns its step (0 without one) and its metrics."""
-    for found in resume_state.load_newest(context.store, context.stage_input):
+    stage, store, log = context.stage_input, context.store, context.log
+    for found in resume_state.load_newest(store, stage):
         if isinstance(found, CorruptError):
-            context.log.warning("resume state passed over", error=found.message)
+            log.warning("resume state passed over", error=found.message)
             continue
         named = dict(rl_run.policy.named_parameters())
         for name, parameter in named.items():
@@ -138,6 +142,8 @@ def restore(context: Context, rl_run: RlRun) -> tuple[int, MetricsLog]:
             state = rl_run.optimizer.state[named[name]]
             state["step"] = torch.tensor(float(found.step))
             state[kind] = torch.empty_like(named[name]).copy_(moment)
-        context.log.info("resumed", step=found.step)
-        return found.step, MetricsLog(context.store, context.stage_input, found.metrics)
-    return 0, MetricsLog(context.store, context.stage_input, [])
+        log.info("resumed", step=found.step)
+        tracker = start_tracker(rl_run.task.tracking, stage, store, log, resumed=found.tracker)
+        return found.step, MetricsLog(store, stage, found.metrics, tracker=tracker)
+    tracker = start_tracker(rl_run.task.tracking, stage, store, log, resumed=None)
+    return 0, MetricsLog(store, stage, [], tracker=tracker)
