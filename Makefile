@@ -1,7 +1,7 @@
 # The manual of this repository: every verb with one line of help.
 .DEFAULT_GOAL := help
 SHELL := bash
-.PHONY: help setup demo test check fmt generate lock clean
+.PHONY: help setup demo test bench-rl check fmt generate lock clean
 
 help: ## show this help
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -14,6 +14,9 @@ demo: setup ## run a whole WARP procedure on this machine, about 3 minutes on tw
 
 test: ## run everything that CI runs: check, the wheel, all tests
 	@.ci/test
+
+bench-rl: setup ## RL's speed and memory side by side with TRL, in its own environment (minutes, on a quiet machine)
+	@.ci/bench-rl
 
 check: setup ## what is known without running anything: style, types, floors, generated files
 	@.ci/check
