@@ -10,8 +10,8 @@ from datetime import UTC, datetime, timedelta
 
 from warpctl import artifacts
 from warpctl.executors.base import Executor
-from warpctl.plan.actions import Action, Collect, Forget, Start, Stop, WriteRoots
-from warpctl.plan.observed import Attempt, Committed, Observed
+from warpctl.plan.actions import Action, Collect, Forget, Show, Start, Stop, WriteRoots
+from warpctl.plan.observed import Attempt, Committed, Observed, Root
 from warpctl.plan.planner import plan
 from warpctl.plan.progress import summarise
 from warpctl.plan.stages import import_stages, stages
@@ -21,7 +21,8 @@ from warpctl.spec.warp_run import WarpRun
 from warpctl.storage.gc import plan_gc, sweep
 from warpctl.storage.markers import Marker, Markers
 from warpctl.storage.store import Store
-from warpctl.storage.wanted import Wanted, WantedStage, read_wanted, write_wanted
+from warpctl.storage.views import Views
+from warpctl.storage.wanted import Keep, Wanted, WantedStage, read_wanted, write_wanted
 
 
 @dataclass
@@ -35,11 +36,13 @@ class Engine:
     store: Store
     retry_since: datetime | None = None
     markers: Markers = field(init=False)
-    _roots_digest: str | None = None
+    views: Views = field(init=False)
+    _roots: frozenset[Root] | None = None
     _swept: set[tuple[str, str]] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.markers = Markers(self.store)
+        self.views = Views(self.store, self.run.metadata.namespace, self.run.metadata.name)
 
     def tick(self, now: datetime) -> RunStatus:
         """One pass; what it returns is what it saw, before what it did."""
@@ -60,7 +63,8 @@ class Engine:
             broken=frozenset(key for key, marker in seen.items() if not marker.is_whole),
             attempts=attempts,
             retry_since=self.retry_since,
-            roots_digest=self._written_roots(),
+            roots=self._written_roots(),
+            shown_report=self.views.shown(),
         )
 
     def perform(self, action: Action, now: datetime) -> None:
@@ -78,9 +82,12 @@ class Engine:
                 self.executor.stop(action.attempt, action.reason)
             case Forget():
                 self.store.delete(artifacts.marker(action.stage.kind, action.stage.key))
-                self._forget(action.stage.key)
+                self.markers.forget(action.stage.key)
+                self.executor.forget(action.stage.key)
             case Collect():
                 self._collect(action, now)
+            case Show():
+                self.views.show(action.stage.kind, action.stage.key)
 
     def _collect(self, action: Collect, now: datetime) -> None:
         """Sweep once a session: what another run wants stays, and stays planned here."""
@@ -89,32 +96,32 @@ class Engine:
             sweep(self.store, plan_gc(self.store, now=now, min_age=timedelta(0), only=names))
             self._swept |= names
         for _, key in names:
-            self._forget(key)
+            self.markers.forget(key)  # its files are gone, its marker stays
 
     def _look(self, kinds: Mapping[str, str], attempts: Mapping[str, tuple[Attempt, ...]]) -> dict[str, Marker]:
         tokens = {key: tuple((a.attempt_id, a.state) for a in attempts.get(key, ())) for key in kinds}
         return self.markers.look(kinds, tokens)
 
-    def _forget(self, key: str) -> None:
-        self.markers.forget(key)
-        self.executor.forget(key)
-
-    def _written_roots(self) -> str:
-        if self._roots_digest is None:
+    def _written_roots(self) -> frozenset[Root]:
+        if self._roots is None:
             wanted = read_wanted(self.store, self.run.metadata.namespace, self.run.metadata.name)
-            self._roots_digest = wanted.generation_digest if wanted else ""
-        return self._roots_digest
+            stages = wanted.stages if wanted else ()
+            self._roots = frozenset(Root(stage.kind, stage.key, stage.keep is Keep.ARTIFACT) for stage in stages)
+        return self._roots
 
     def _write_roots(self, action: WriteRoots, now: datetime) -> None:
+        stages = tuple(
+            WantedStage(kind=StageKind(root.kind), key=root.key, keep=Keep.ARTIFACT if root.is_whole else Keep.RECORD)
+            for root in action.roots
+        )
         wanted = Wanted(
             namespace=self.run.metadata.namespace,
             name=self.run.metadata.name,
-            generation_digest=action.digest,
-            stages=tuple(WantedStage(kind=StageKind(root.kind), key=root.key) for root in action.roots),
+            stages=stages,
             written_at=now.astimezone(UTC).isoformat(),
         )
         write_wanted(self.store, wanted)
-        self._roots_digest = action.digest
+        self._roots = frozenset(action.roots)
 
 
 def _committed(marker: Marker) -> Committed:

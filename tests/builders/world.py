@@ -6,8 +6,8 @@ import hashlib
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
-from warpctl.plan.actions import Action, Collect, Forget, Start, Stop, WriteRoots
-from warpctl.plan.observed import Attempt, AttemptState, Committed, FailureClass, Observed
+from warpctl.plan.actions import Action, Collect, Forget, Show, Start, Stop, WriteRoots
+from warpctl.plan.observed import Attempt, AttemptState, Committed, FailureClass, Observed, Root
 from warpctl.plan.stages import import_stages
 from warpctl.spec.warp_run import WarpRun
 
@@ -52,8 +52,8 @@ class World:
     broken: set[str] = field(default_factory=set)
     attempts: dict[str, tuple[Attempt, ...]] = field(default_factory=dict)
     starts: dict[str, Start] = field(default_factory=dict)
-    roots: set[str] = field(default_factory=set)
-    roots_digest: str = ""
+    roots: frozenset[Root] = frozenset()
+    shown_report: str = ""
     retry_since: datetime | None = None
     history: list[str] = field(default_factory=list)
     publications: list[str] = field(default_factory=list)
@@ -64,14 +64,15 @@ class World:
             broken=frozenset(self.broken),
             attempts=dict(self.attempts),
             retry_since=self.retry_since,
-            roots_digest=self.roots_digest,
+            roots=self.roots,
+            shown_report=self.shown_report,
         )
 
     def perform(self, action: Action) -> None:
         """Do what a plan says, and check the laws that hold at every instant."""
         match action:
             case WriteRoots():
-                self.roots, self.roots_digest = {root.key for root in action.roots}, action.digest
+                self.roots = frozenset(action.roots)
             case Start():
                 self._start(action)
             case Stop():
@@ -82,9 +83,15 @@ class World:
                 self.attempts.pop(action.stage.key, None)
             case Collect():
                 for root in action.roots:
-                    assert root.key not in self.roots, "collected what is still wanted"
-                    self.committed.pop(root.key, None)
-                    self.attempts.pop(root.key, None)
+                    assert root in self.roots, "collected what is still wanted whole"
+                    assert not self._is_read(root.key), "collected what an attempt reads"
+                    self.broken.add(root.key)
+            case Show():
+                assert action.stage.key in self.committed
+                self.shown_report = action.stage.key
+
+    def _is_read(self, key: str) -> bool:
+        return any(item.key == key for a in self.active() for item in self.starts[a.attempt_id].inputs)
 
     def _start(self, start: Start) -> None:
         key = start.stage.key
@@ -94,7 +101,11 @@ class World:
         for item in start.inputs:
             assert item.key in self.committed, f"{start.stage.id} was started before {item.role} was published"
             assert self.committed[item.key].manifest_digest == item.manifest_digest
-        assert key in self.roots, f"{start.stage.id} was started before it was written down as wanted"
+            # An evaluation may have the record of a policy that only training could bring back.
+            assert item.key not in self.broken or start.stage.kind == "evaluate", f"{item.role} is gone"
+        assert Root(start.stage.kind, key) in self.roots, (
+            f"{start.stage.id} was started before it was written down as wanted"
+        )
         self.history.append(start.stage.id)
         attempt_id = f"{start.number}-{len(self.history)}"
         attempt = Attempt(key, start.number, attempt_id, AttemptState.ACTIVE, started_at=self.now)

@@ -75,7 +75,8 @@ class InProcessExecutor:
             self.run, start, attempt_id=attempt.attempt_id, storage=self.store.root, resources=Resources()
         )
         publication = Publication(self.store, told, now=lambda: NOW)
-        publication.write_file("what.txt", start.stage.id.encode())
+        publication.write_file("model.safetensors", start.stage.id.encode())
+        publication.write_file("metrics.jsonl", b"{}")
         publication.commit()
 
     def _end(self, attempt: Attempt, state: AttemptState, failure: FailureClass | None, message: str) -> None:
@@ -194,11 +195,28 @@ def test_retention_leaves_the_last_merged_policy_and_the_evaluations(store: Stor
     finish(engine, executor, now=tomorrow)
     for _ in range(3):
         engine.tick(tomorrow)
-    left = [file.path.split("/")[1] for file in store.list("stages") if file.path.endswith("committed.json")]
+    left = [file.path.split("/") for file in store.list("stages")]
+    weights = [path[1] for path in left if path[-1] == "model.safetensors"]
+    records = [path[1] for path in left if path[-1] == "committed.json"]
 
-    assert left.count("rl") == 0
-    assert left.count("merge") == 1
-    assert left.count("evaluate") == 2
+    assert (weights.count("rl"), weights.count("merge"), weights.count("evaluate")) == (0, 1, 2)
+    assert (records.count("rl"), records.count("merge")) == (4, 2)
+    assert sum(path[1] == "rl" and path[-1] == "metrics.jsonl" for path in left) == 4
+
+
+def test_the_views_show_the_newest_report_and_the_first_one_again_when_an_edit_is_reverted(store: Store) -> None:
+    run, edited = a_run(), a_run(evaluation={"confidenceLevel": "0.8"})
+    shown = []
+    for each in (run, edited, run):
+        executor = InProcessExecutor(each, store)
+        engine = Engine(each, executor, store)
+        finish(engine, executor)
+        engine.tick(NOW)
+        shown.append(engine.views.shown())
+
+    assert shown[0] != shown[1]
+    assert shown[2] == shown[0]
+    assert store.stat(artifacts.report("default", "demo", "metrics.jsonl")) is not None
 
 
 def test_a_store_that_is_down_ends_the_pass_and_the_next_one_goes_on(

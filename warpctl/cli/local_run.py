@@ -49,6 +49,8 @@ def check_machine(run: WarpRun, machine: Machine) -> None:
             )
         if compute.nodes > 1:
             warn(f"spec.compute.{kind}.nodes is {compute.nodes}; a local run uses this machine alone")
+        if kind in (StageKind.RL, StageKind.EVALUATE) and compute.gpus > 1:
+            warn(f"spec.compute.{kind}.gpus is {compute.gpus}; workers of this version compute on one of them")
         skipped = compute.pod_template.model_fields_set - {"env"}
         if skipped:
             names = ", ".join(sorted(PodTemplate.model_fields[name].alias or name for name in skipped))

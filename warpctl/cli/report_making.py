@@ -12,12 +12,12 @@ from warpctl.cli.stop_signals import StopSignals
 from warpctl.cli.terminal import note
 from warpctl.errors import BusyError, FinalError, Interrupted, UserError
 from warpctl.executors.places import Machine
-from warpctl.plan.actions import Forget, Start, WriteRoots
-from warpctl.plan.demand import has_inputs
+from warpctl.plan.actions import Forget, Show, Start, WriteRoots
+from warpctl.plan.demand import newest_report as newest_report_id
 from warpctl.plan.observed import Attempt, AttemptState, Observed
 from warpctl.plan.planner import plan
 from warpctl.plan.stages import Stage, stages
-from warpctl.spec.stage_input import StageKind
+from warpctl.spec.compute import Budget
 
 
 def make_report(reference: RunReference, *, is_again: bool) -> None:
@@ -38,17 +38,12 @@ def make_report(reference: RunReference, *, is_again: bool) -> None:
 def newest_report(reference: RunReference, observed: Observed) -> Stage:
     """The last report stage whose evaluations are all published."""
     graph = stages(reference.run, observed.imported())
-    possible = [
-        stage
-        for stage in graph.stages.values()
-        if stage.kind is StageKind.REPORT and has_inputs(stage, graph, observed)
-    ]
-    if not possible:
-        raise UserError(
-            "nothing is evaluated yet, so there is nothing to report",
-            hint=f"`warpctl run {reference.typed}` goes on; `warpctl status {reference.typed}` shows how far it is",
-        )
-    return possible[-1]
+    for stage_id in newest_report_id(graph, observed):
+        return graph.stages[stage_id]
+    raise UserError(
+        "nothing is evaluated yet, so there is nothing to report",
+        hint=f"`warpctl run {reference.typed}` goes on; `warpctl status {reference.typed}` shows how far it is",
+    )
 
 
 def _make(reference: RunReference, stage: Stage) -> None:
@@ -69,25 +64,28 @@ def _make(reference: RunReference, stage: Stage) -> None:
             if attempt is None:
                 _start(local, observed, stage)
             signals.wait(0.2)
-        while _is_active(local, stage):  # the views are written after the marker
-            signals.wait(0.1)
+    local.engine.perform(Show(stage), datetime.now(UTC))
 
 
 def _start(local: LocalRun, observed: Observed, stage: Stage) -> None:
     """Of all that the plan would do now, only this."""
     now = datetime.now(UTC)
-    for action in plan(local.engine.run, observed, now):
-        if isinstance(action, WriteRoots) or (isinstance(action, Start) and action.stage.key == stage.key):
-            local.engine.perform(action, now)
+    # A suspended run, or one over its budget, may still be looked at.
+    spec = local.engine.run.spec.model_copy(update={"suspend": False, "budget": Budget()})
+    actions = plan(local.engine.run.model_copy(update={"spec": spec}), observed, now)
+    wanted = [a for a in actions if isinstance(a, WriteRoots) or (isinstance(a, Start) and a.stage.key == stage.key)]
+    if not any(isinstance(action, Start) for action in wanted):
+        raise FinalError(
+            f"{stage.id} cannot be made now",
+            hint="its evaluations changed while this command looked; run the same command again",
+        )
+    for action in wanted:
+        local.engine.perform(action, now)
 
 
 def _newest(observed: Observed, stage: Stage, began: datetime) -> Attempt | None:
     own = [attempt for attempt in observed.attempts.get(stage.key, ()) if attempt.started_at >= began]
     return own[-1] if own else None
-
-
-def _is_active(local: LocalRun, stage: Stage) -> bool:
-    return any(each.state is AttemptState.ACTIVE for each in local.executor.attempts().get(stage.key, ()))
 
 
 def _stop(local: LocalRun, attempt: Attempt | None, signals: StopSignals) -> None:

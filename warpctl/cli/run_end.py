@@ -66,14 +66,14 @@ def tell_stalled(reference: RunReference, local: LocalRun, status: RunStatus) ->
 
 
 def tell_suspended(reference: RunReference, status: RunStatus) -> int:
-    """Why nothing runs."""
+    """Why nothing runs. A user who asked for it gets 0; a budget that ran out before the end is a run that did not finish."""
     icon = paint(symbols(sys.stderr).waiting, YELLOW, sys.stderr)
     note(f"{icon} {reference.run.full_name} is suspended: {status.condition(SUSPENDED).message}")
     next_steps(
         f"warpctl status {reference.typed}",
         f"warpctl run {reference.typed}  # after spec.suspend is false, or spec.budget.gpuHours larger",
     )
-    return EXIT_DONE
+    return EXIT_DONE if reference.run.spec.suspend else EXIT_FAILED
 
 
 def _tail(log: Path) -> Iterator[str]:

@@ -29,7 +29,7 @@ _PLAIN_EFFECTS = {
 
 @dataclass(frozen=True, slots=True)
 class SpecChange:
-    """One changed field and its effect in words; `lost` are finished or running stages that are made anew."""
+    """One changed field and its effect in words; `lost` are started stages that are made anew."""
 
     change: FieldChange
     effect: str
@@ -67,8 +67,8 @@ def _explained(change: FieldChange, old: WarpRun, new: WarpRun, observed: Observ
     before = stages(old, observed.imported()).stages
     after = stages(alone, observed.imported())
     changed = [stage for stage in before.values() if _key(after.stages, stage) != stage.key]
-    running = {attempt.key for attempt in observed.active()}
-    lost = tuple(stage.id for stage in changed if observed.is_committed(stage.key) or stage.key in running)
+    # Stopped attempts count: their resume states are hours of work that the new key leaves behind.
+    lost = tuple(stage.id for stage in changed if stage.key in observed.committed or stage.key in observed.attempts)
     if stages(old, observed.imported()).pending and all(stage.id in before for stage in changed):
         return SpecChange(change, "changes stages; which ones is known after import", lost)
     if not changed:
@@ -78,7 +78,7 @@ def _explained(change: FieldChange, old: WarpRun, new: WarpRun, observed: Observ
     what = f"reruns iteration {first} onward{from_where}" if first else f"reruns {changed[0].id} and what follows"
     if all(stage.kind in ("evaluate", "report") for stage in changed):
         what = "evaluates anew, trains nothing"
-    cost = f"; {count_text(len(lost), 'finished or running stage')} made anew, old artifacts stay" if lost else ""
+    cost = f"; {count_text(len(lost), 'started stage')} made anew, old artifacts stay" if lost else ""
     return SpecChange(change, f"{what}{cost}", lost)
 
 

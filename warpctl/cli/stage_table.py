@@ -50,10 +50,11 @@ def _figure(value: float | str) -> str:
 
 
 def remaining_seconds(progress: Progress | None) -> float | None:
-    """Time left at the pace so far; None before the first step."""
-    if progress is None or progress.done <= 0 or progress.elapsed_seconds <= 0:
+    """Time left at the pace of this attempt, whatever earlier ones did; None before its first step."""
+    if progress is None or progress.done <= progress.done_at_start or progress.elapsed_seconds <= 0:
         return None
-    return progress.elapsed_seconds * max(progress.total - progress.done, 0) / progress.done
+    done_here = progress.done - progress.done_at_start
+    return progress.elapsed_seconds * max(progress.total - progress.done, 0) / done_here
 
 
 def stages_text(status: RunStatus, *, is_wide: bool) -> str:

@@ -81,7 +81,8 @@ class LocalExecutor:
         _CHILDREN[:] = [child for child in _CHILDREN if child.poll() is None]
         found: dict[str, tuple[Attempt, ...]] = {}
         for stage_folder in sorted((self.folder / "attempts").glob("*")):
-            seen = [self._observe(folder) for folder in stage_folder.iterdir() if (folder / "attempt.json").exists()]
+            records = {folder: _read(folder / "attempt.json") for folder in stage_folder.iterdir()}
+            seen = [self._observe(folder, record) for folder, record in records.items() if record]
             if seen:
                 found[stage_folder.name] = tuple(sorted(seen, key=lambda attempt: attempt.number))
         return found
@@ -122,8 +123,9 @@ class LocalExecutor:
             return
         note = _read(folder / "stop.json")
         if note is None:
-            _write(folder / "stop.json", {"at": self.now().isoformat(), "reason": reason})
+            # In this order: an engine that dies in between asks again, rather than killing a worker that was never asked.
             _signal(group, signal.SIGTERM)
+            _write(folder / "stop.json", {"at": self.now().isoformat(), "reason": reason})
         elif (self.now() - datetime.fromisoformat(note["at"])).total_seconds() > self.grace_seconds:
             _signal(group, signal.SIGKILL)
 
@@ -195,8 +197,7 @@ class LocalExecutor:
     def _folder_of(self, attempt: Attempt) -> Path:
         return self.folder / "attempts" / attempt.key / f"{attempt.number:04d}"
 
-    def _observe(self, folder: Path) -> Attempt:
-        record = _read(folder / "attempt.json") or {}
+    def _observe(self, folder: Path, record: Mapping[str, Any]) -> Attempt:
         # Asked before the exit code is read: the other way round, a worker that ends in between would look vanished.
         is_alive = is_locked(folder / "alive.lock")
         stopping = _read(folder / "stop.json")
@@ -217,11 +218,12 @@ class LocalExecutor:
         path = artifacts.progress(record["kind"], key, record["attemptId"])
         try:
             body = json.loads(self.store.read_or_none(path) or b"{}")
-            known = {"done", "total", "unit", "elapsedSeconds", "at"}
+            known = {"done", "total", "unit", "doneAtStart", "elapsedSeconds", "at"}
             return Progress(
                 done=body["done"],
                 total=body["total"],
                 unit=body["unit"],
+                done_at_start=body.get("doneAtStart", 0),
                 elapsed_seconds=body["elapsedSeconds"],
                 fields={name: value for name, value in body.items() if name not in known},
             )
@@ -318,8 +320,9 @@ def _write(path: Path, body: Mapping[str, Any]) -> None:
 
 
 def _read(path: Path) -> dict[str, Any] | None:
+    """A state file, None when it is absent or was left damaged by a machine that went down."""
     try:
         body = json.loads(path.read_text())
-    except FileNotFoundError:
+    except (FileNotFoundError, ValueError):
         return None
     return body if isinstance(body, dict) else None

@@ -4,17 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from warpctl.plan.observed import Attempt
+from warpctl.plan.observed import Attempt, Root
 from warpctl.plan.stages import Stage
 from warpctl.spec.stage_input import InputArtifact, Task
-
-
-@dataclass(frozen=True, slots=True)
-class Root:
-    """One artifact that collection must keep for this run: all of it, or its marker alone."""
-
-    kind: str
-    key: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +14,6 @@ class WriteRoots:
     """Write wanted.json: before the first attempt of a generation, so that collection never sweeps what it will need."""
 
     roots: tuple[Root, ...]
-    digest: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +43,16 @@ class Forget:
 
 @dataclass(frozen=True, slots=True)
 class Collect:
-    """Sweep artifacts that the retention policy gives up, where no other run wants them."""
+    """Sweep the weights of artifacts that the retention policy gives up, where no other run wants them."""
 
     roots: tuple[Root, ...]
 
 
-Action = WriteRoots | Start | Stop | Forget | Collect
+@dataclass(frozen=True, slots=True)
+class Show:
+    """Let the run's views show this report."""
+
+    stage: Stage
+
+
+Action = WriteRoots | Start | Stop | Forget | Collect | Show

@@ -1,33 +1,47 @@
 """Which stages are needed: as in a build system, those that something wanted and unfinished depends on.
 
-A finished stage needs nothing any more, so nothing is made again only because an intermediate of it was collected.
+A finished stage needs nothing any more, so nothing is made again only because an intermediate of it was collected. What was
+collected has left its marker (what it was, and from what) while its weights are gone.
 """
 
 from __future__ import annotations
 
 from warpctl.plan.observed import Observed
-from warpctl.plan.stages import Stage, StageGraph, final_stage_ids
+from warpctl.plan.stages import Input, Stage, StageGraph, final_stage_ids, merge_id
 from warpctl.spec.compute import MemberRetention, MergeRetention
 from warpctl.spec.stage_input import StageKind
 from warpctl.spec.warp_run import WarpRun
+
+_POLICIES = (StageKind.RL, StageKind.MERGE)
+
+
+def finals(run: WarpRun, graph: StageGraph, observed: Observed) -> list[str]:
+    """Ids of the stages that the run is for; while keys are pending, the imports.
+
+    A last merged policy that was collected, by a spec that had more iterations, is not trained again.
+    """
+    if graph.pending:
+        return list(graph.stages)
+    last = graph.stages[merge_id(run.spec.iterations)]
+    is_given_up = last.key in observed.broken and _would_retrain(last, graph, observed)
+    return [stage_id for stage_id in final_stage_ids(run) if not (stage_id == last.id and is_given_up)]
 
 
 def needed_stages(run: WarpRun, graph: StageGraph, observed: Observed) -> dict[str, Stage]:
     """The unfinished stages that the run still needs, by id, in the graph's order."""
     needed: set[str] = set()
-    queue = list(graph.stages) if graph.pending else list(final_stage_ids(run))
-    queue += _newest_report(graph, observed)
+    queue = [*finals(run, graph, observed), *newest_report(graph, observed)]
     while queue:
         stage = graph.stages[queue.pop()]
         if stage.id in needed or observed.is_committed(stage.key):
             continue
         needed.add(stage.id)
-        queue += [item.stage_id for item in stage.inputs if not item.optional]
+        queue += [item.stage_id for item in stage.inputs if not _is_usable(item, stage, graph, observed)]
     return {stage_id: stage for stage_id, stage in graph.stages.items() if stage_id in needed}
 
 
-def _newest_report(graph: StageGraph, observed: Observed) -> list[str]:
-    """The last report whose evaluations are all there: an older one would show less."""
+def newest_report(graph: StageGraph, observed: Observed) -> list[str]:
+    """Id of the last report whose evaluations are all there, if any: an older one would show less."""
     possible = [
         stage.id
         for stage in graph.stages.values()
@@ -37,8 +51,31 @@ def _newest_report(graph: StageGraph, observed: Observed) -> list[str]:
 
 
 def has_inputs(stage: Stage, graph: StageGraph, observed: Observed) -> bool:
-    """Whether every required input of `stage` is committed."""
-    return all(observed.is_committed(graph.stages[item.stage_id].key) for item in stage.inputs if not item.optional)
+    """Whether everything that `stage` must read is there."""
+    return all(_is_usable(item, stage, graph, observed) for item in stage.inputs)
+
+
+def _is_usable(item: Input, stage: Stage, graph: StageGraph, observed: Observed) -> bool:
+    """Whether `stage` can do without this input being made.
+
+    An evaluation needs no more than the record of a policy that only training could bring back: points that were evaluated
+    are found by content, and hours of RL would give another policy than the one that was merged.
+    """
+    source = graph.stages[item.stage_id]
+    if item.optional or observed.is_committed(source.key):
+        return True
+    is_record = source.key in observed.broken and source.kind in _POLICIES
+    return stage.kind is StageKind.EVALUATE and is_record and _would_retrain(source, graph, observed)
+
+
+def _would_retrain(stage: Stage, graph: StageGraph, observed: Observed) -> bool:
+    """Whether making `stage` again takes an RL run."""
+    sources = [graph.stages[item.stage_id] for item in stage.inputs]
+    return stage.kind is StageKind.RL or any(
+        _would_retrain(source, graph, observed)
+        for source in sources
+        if source.kind in _POLICIES and not observed.is_committed(source.key)
+    )
 
 
 def mixed_members(graph: StageGraph, needed: dict[str, Stage], observed: Observed) -> list[Stage]:
@@ -60,14 +97,22 @@ def mixed_members(graph: StageGraph, needed: dict[str, Stage], observed: Observe
     return mixed
 
 
-def collectable(run: WarpRun, graph: StageGraph, needed: dict[str, Stage]) -> set[str]:
-    """Ids of stages whose artifacts the retention policy gives up: no needed stage reads them any more."""
-    read = {item.stage_id for stage in needed.values() for item in stage.inputs}
-    retention, last = run.spec.retention, run.spec.iterations
-    given_up = set()
+def given_up_keys(run: WarpRun, graph: StageGraph, needed: dict[str, Stage]) -> set[str]:
+    """Keys of artifacts whose weights the retention policy gives up: no needed stage reads them any more.
+
+    By key, not by id: two stages with one key are one artifact, and it stays while either wants it.
+    """
+    read = {graph.stages[item.stage_id].key for stage in needed.values() for item in stage.inputs}
+    given_up: set[str] = set()
+    kept = {stage.key for stage in needed.values()} | read
     for stage in graph.stages.values():
-        if stage.kind is StageKind.RL and retention.members is MemberRetention.UNTIL_EVALUATED:
-            given_up.add(stage.id)
-        if stage.kind is StageKind.MERGE and retention.merges is MergeRetention.LAST and stage.iteration < last:
-            given_up.add(stage.id)
-    return {stage_id for stage_id in given_up if stage_id not in read and stage_id not in needed}
+        (given_up if _is_given_up(stage, run) else kept).add(stage.key)
+    return given_up - kept
+
+
+def _is_given_up(stage: Stage, run: WarpRun) -> bool:
+    if stage.kind is StageKind.RL:
+        return run.spec.retention.members is MemberRetention.UNTIL_EVALUATED
+    if stage.kind is StageKind.MERGE:
+        return run.spec.retention.merges is MergeRetention.LAST and stage.iteration < run.spec.iterations
+    return False

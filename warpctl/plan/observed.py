@@ -60,6 +60,15 @@ class Committed:
     ended_at: str = ""
 
 
+@dataclass(frozen=True, slots=True, order=True)
+class Root:
+    """One artifact that collection must keep for this run: whole, or all but its weights (its record)."""
+
+    kind: str
+    key: str
+    is_whole: bool = True
+
+
 @dataclass(frozen=True)
 class Observed:
     """Everything that `plan` looks at besides the spec."""
@@ -67,13 +76,15 @@ class Observed:
     committed: Mapping[str, Committed] = field(default_factory=dict)
     """By key: markers that are there."""
     broken: frozenset[str] = frozenset()
-    """Keys whose marker is there while files that it names are gone: nothing that a cache hit may point at."""
+    """Keys whose marker is there while files that it names are gone, lost or collected: no cache hit may point at them."""
     attempts: Mapping[str, tuple[Attempt, ...]] = field(default_factory=dict)
     """By key, in the order of their numbers."""
     retry_since: datetime | None = None
-    """Failures that ended before this instant were pardoned (`warpctl retry`, a new `warpctl run`)."""
-    roots_digest: str = ""
-    """Digest of the collection roots (wanted.json) that are in the store."""
+    """Failures that ended before this instant were pardoned (locally: by a new `warpctl run`)."""
+    roots: frozenset[Root] = frozenset()
+    """The collection roots (wanted.json) that are in the store."""
+    shown_report: str = ""
+    """Key of the report that the run's views show."""
 
     def imported(self) -> dict[str, str]:
         """Content digests by key, for `stages`."""

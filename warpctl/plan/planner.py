@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from warpctl.plan import keys
-from warpctl.plan.actions import Action, Collect, Forget, Root, Start, Stop, WriteRoots
-from warpctl.plan.demand import collectable, has_inputs, mixed_members, needed_stages
-from warpctl.plan.observed import Observed
+from warpctl.plan.actions import Action, Collect, Forget, Show, Start, Stop, WriteRoots
+from warpctl.plan.demand import given_up_keys, has_inputs, mixed_members, needed_stages
+from warpctl.plan.observed import Observed, Root
 from warpctl.plan.stages import Stage, StageGraph, stages
 from warpctl.plan.truth import Verdict, judge
 from warpctl.spec.stage_input import EvaluateTask, InputArtifact, StageKind, Task
@@ -24,16 +23,16 @@ def plan(run: WarpRun, observed: Observed, now: datetime) -> tuple[Action, ...]:
     stops = _stops(needed, observed, suspended)
     if suspended:
         return stops
-    given_up = collectable(run, graph, needed)
-    roots = tuple(Root(stage.kind, stage.key) for stage in graph.by_key().values() if stage.id not in given_up)
-    digest = keys.digest({"roots": [[root.kind, root.key] for root in roots]})
-    write = (WriteRoots(roots, digest),) if digest != observed.roots_digest else ()
+    given_up = given_up_keys(run, graph, needed)
+    roots = _roots(graph, given_up, observed)
+    write = (WriteRoots(roots),) if frozenset(roots) != observed.roots else ()
     return (
         *stops,
         *write,
         *_forgets(graph, needed, observed),
         *_starts(run, graph, needed, observed, now),
-        *_collects(graph, given_up, {root.key for root in roots}, observed),
+        *_collects(graph, given_up, observed),
+        *_shows(graph, observed),
     )
 
 
@@ -80,8 +79,6 @@ def _starts(
     run: WarpRun, graph: StageGraph, needed: dict[str, Stage], observed: Observed, now: datetime
 ) -> tuple[Start, ...]:
     mixed = {stage.key for stage in mixed_members(graph, needed, observed)}
-    reports = {stage.key for stage in graph.stages.values() if stage.kind is StageKind.REPORT}
-    reporting = any(attempt.key in reports for attempt in observed.active())
     free = (run.spec.parallelism or len(graph.stages)) - len(observed.active())
     starts: dict[str, Start] = {}
     for stage in sorted(needed.values(), key=_urgency):
@@ -91,9 +88,6 @@ def _starts(
         if stage.key in starts or stage.key in observed.broken or not has_inputs(stage, graph, observed):
             continue
         if any(graph.stages[item.stage_id].key in mixed for item in stage.inputs):
-            continue
-        # Reports of one run write the same views: a late one must not cover the newest.
-        if stage.kind is StageKind.REPORT and reporting:
             continue
         judgement = judge(stage.key, observed, run.spec.retry, now)
         if judgement.verdict is Verdict.MAY_START:
@@ -109,13 +103,13 @@ def _urgency(stage: Stage) -> int:
 
 
 def _start(stage: Stage, number: int, graph: StageGraph, observed: Observed) -> Start:
-    """Pin the inputs; leave out members that no longer exist with the bits that were merged."""
+    """Pin the inputs; leave out members that are not the very ones that were merged."""
     inputs = []
     merge_parents = _merge_parents(stage, graph, observed)
     for item in stage.inputs:
         source = graph.stages[item.stage_id]
         committed = observed.committed.get(source.key)
-        if committed is None or source.key in observed.broken:
+        if committed is None:
             continue  # only an optional input can be missing here
         if item.optional and merge_parents.get(item.role) != committed.content_digest:
             continue
@@ -146,10 +140,27 @@ def _task_for(stage: Stage, roles: set[str]) -> Task:
     return task
 
 
-def _collects(graph: StageGraph, given_up: set[str], root_keys: set[str], observed: Observed) -> tuple[Collect, ...]:
-    gone = {
-        stage.key: Root(stage.kind, stage.key)
+def _roots(graph: StageGraph, given_up: set[str], observed: Observed) -> tuple[Root, ...]:
+    """What collection must keep. While keys are pending nobody knows what the run will want, so nothing is given up."""
+    own = {stage.key: Root(stage.kind, stage.key, stage.key not in given_up) for stage in graph.by_key().values()}
+    earlier = {root.key: root for root in observed.roots} if graph.pending else {}
+    return tuple(sorted((earlier | own).values()))
+
+
+def _collects(graph: StageGraph, given_up: set[str], observed: Observed) -> tuple[Collect, ...]:
+    gone = [
+        Root(stage.kind, stage.key, is_whole=False)
+        for stage in graph.by_key().values()
+        if stage.key in given_up and observed.is_committed(stage.key)
+    ]
+    return (Collect(tuple(gone)),) if gone else ()
+
+
+def _shows(graph: StageGraph, observed: Observed) -> tuple[Show, ...]:
+    """The newest report that is published; one writer of the views, so that none covers a newer one."""
+    published = [
+        stage
         for stage in graph.stages.values()
-        if stage.id in given_up and stage.key in observed.committed and stage.key not in root_keys
-    }
-    return (Collect(tuple(gone.values())),) if gone else ()
+        if stage.kind is StageKind.REPORT and observed.is_committed(stage.key) and has_inputs(stage, graph, observed)
+    ]
+    return (Show(published[-1]),) if published and published[-1].key != observed.shown_report else ()

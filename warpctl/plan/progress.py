@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from warpctl.plan.demand import has_inputs, needed_stages
-from warpctl.plan.observed import Attempt, AttemptState, Observed
+from warpctl.plan.demand import finals, has_inputs, needed_stages
+from warpctl.plan.observed import Attempt, AttemptState, FailureClass, Observed
 from warpctl.plan.planner import gpu_hours, why_suspended
-from warpctl.plan.stages import FINAL_REPORT, Stage, StageGraph, final_stage_ids, merge_id, stages
+from warpctl.plan.stages import FINAL_REPORT, Stage, StageGraph, merge_id, stages
 from warpctl.plan.truth import Judgement, Verdict, judge
 from warpctl.spec.stage_input import StageKind
 from warpctl.spec.status import (
@@ -56,9 +56,14 @@ def summarise(run: WarpRun, observed: Observed, now: datetime) -> RunStatus:
         iterations=run.spec.iterations,
         stages_succeeded=sum(row.state in done for row in counted),
         stages_total=len(counted),
-        retries=sum(max(0, row.attempts - 1) for row in rows),
+        retries=sum(_is_retry(attempt) for attempts in observed.attempts.values() for attempt in attempts),
         gpu_hours=round(gpu_hours(observed), 4),
     )
+
+
+def _is_retry(attempt: Attempt) -> bool:
+    """An attempt that failed by itself; one that was asked to stop is no failure."""
+    return attempt.state is AttemptState.FAILED and attempt.failure is not FailureClass.INTERRUPTED
 
 
 def _is_done(stage: Stage, needed: dict[str, Stage]) -> bool:
@@ -123,8 +128,8 @@ def _kind_of(stage_id: str) -> str:
 def _conditions(
     run: WarpRun, graph: StageGraph, rows: tuple[StageStatus, ...], observed: Observed
 ) -> tuple[Condition, ...]:
-    finals = final_stage_ids(run)
-    succeeded = not graph.pending and all(observed.is_committed(graph.stages[stage].key) for stage in finals)
+    wanted = finals(run, graph, observed)
+    succeeded = not graph.pending and all(observed.is_committed(graph.stages[stage].key) for stage in wanted)
     stalled = [row for row in rows if row.state is StageState.STALLED]
     running = [row for row in rows if row.state is StageState.RUNNING]
     suspended = "" if succeeded else why_suspended(run, observed)

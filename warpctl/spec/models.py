@@ -39,7 +39,8 @@ class Source(SpecModel):
     a leading ~ is the home of whoever runs the worker."""
     revision: Revision = "main"
     """For hf:// the branch, tag or commit, pinned to a commit at import; elsewhere a name of yours for this content.
-    The same URI with new content is picked up when the revision changes or by `warpctl refresh`."""
+    The same URI with new content is picked up when the revision changes, or the annotation
+    warpctl.dev/refresh."""
 
 
 class CheckpointReward(SpecModel):

@@ -22,7 +22,7 @@ class StageState(StrEnum):
     RETRYING = "Retrying"
     """An attempt failed; the next one starts after a pause."""
     STALLED = "Stalled"
-    """It failed for good; `warpctl retry` or a new `warpctl run` tries again."""
+    """It failed for good; a new `warpctl run` tries again."""
     SUCCEEDED = "Succeeded"
     UNNEEDED = "Unneeded"
     """Nothing unfinished needs it (an intermediate that was collected)."""
@@ -34,7 +34,10 @@ class Progress(SpecModel):
     done: int
     total: int
     unit: str
+    done_at_start: int = 0
+    """Of `done`, what earlier attempts did (resumed steps, cached points)."""
     elapsed_seconds: float = 0.0
+    """Seconds of this attempt."""
     fields: dict[str, str | float] = Field(default_factory=dict)
 
 
@@ -92,6 +95,7 @@ class RunStatus(SpecModel):
     stages_succeeded: int
     stages_total: int
     retries: int = 0
+    """Attempts that failed by themselves; those that were asked to stop do not count."""
     gpu_hours: float = 0.0
 
     def condition(self, kind: str) -> Condition:

@@ -158,7 +158,7 @@ class Metadata(BaseModel):
     labels: dict[str, str] = {}
     """Labels."""
     annotations: dict[str, str] = {}
-    """Annotations; warpctl.dev/refresh is the nonce of `warpctl refresh`."""
+    """Annotations; another value of warpctl.dev/refresh imports everything again."""
 
 
 class WarpRun(SpecModel):

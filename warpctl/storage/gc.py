@@ -4,7 +4,7 @@
     a stage that nobody wants, marker or not              whole, when its newest file is older than the age floor
     a wanted stage without a marker                       never: its resume states and receipts are work done
     a wanted stage with a marker:
-      the marker, files that the manifest names           never (Keep.ARTIFACT); files after the floor (Keep.MARKER)
+      the marker, files that the manifest names           never (Keep.ARTIFACT); weights after the floor (Keep.RECORD)
       resume states of the attempt that won               at once: nothing starts from them again
       losing attempts, files the manifest does not name   after the floor
     points that no kept evaluation names                  after the floor, unless a wanted evaluation is unfinished
@@ -32,6 +32,7 @@ from warpctl.storage.manifest import Manifest
 from warpctl.storage.store import FileStat, Store
 from warpctl.storage.wanted import Keep, Wanted, read_all_wanted
 
+WEIGHTS: Final = ".safetensors"
 DEFAULT_MIN_AGE: Final = timedelta(days=1)
 
 StageName = tuple[str, str]
@@ -45,7 +46,7 @@ class Why(StrEnum):
     RESUME = "resume state of a finished stage"
     LOSER = "of an attempt that did not win"
     UNNAMED = "not part of the artifact"
-    RETENTION = "only the marker of this stage is wanted"
+    RETENTION = "only the record of this stage is wanted, not its weights"
     POINT = "no evaluation names this point"
     PROBE = "left by a probe of the store"
     LEFTOVER = "left by a write that never ended"
@@ -208,7 +209,7 @@ def _committed(
         if is_winners and file.path.startswith(f"{winner}resume/"):
             items += _delete(stage, [file], pinned, Why.RESUME)
         elif _is_old([file], now, min_age):
-            if file.path in named and keep == Keep.MARKER:
+            if file.path in named and keep == Keep.RECORD and file.path.endswith(WEIGHTS):
                 items += _delete(stage, [file], pinned, Why.RETENTION)
             elif not is_winners and file.path not in named:
                 items += _delete(stage, [file], pinned, Why.LOSER)
@@ -253,4 +254,4 @@ def _has_changed(store: Store, name: StageName, items: Collection[GcItem]) -> bo
     if data is None:
         return True
     named = {file.path for file in Manifest.from_bytes(data, source=store.uri(marker)).files}
-    return keep != Keep.MARKER and any(item.path in named for item in items)
+    return keep != Keep.RECORD and any(item.path in named for item in items)

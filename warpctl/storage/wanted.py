@@ -24,8 +24,8 @@ class Keep(StrEnum):
 
     ARTIFACT = "Artifact"
     """Marker and files."""
-    MARKER = "Marker"
-    """The marker alone: what was made and from what. The files may go."""
+    RECORD = "Record"
+    """The marker and everything but the weights: what was made, from what, and how it went."""
 
 
 class WantedStage(SpecModel):
@@ -41,7 +41,6 @@ class Wanted(SpecModel):
 
     namespace: str
     name: str
-    generation_digest: str
     stages: tuple[WantedStage, ...] = ()
     points: tuple[str, ...] = ()
     """Keys of evaluated points that no wanted evaluation names."""

@@ -52,6 +52,12 @@ def main(context: Context) -> None:
     wanted = wanted_points(context, stage.task)
     by_key = {point.key: point for point in wanted}
     missing = [point for key, point in by_key.items() if store.stat(artifacts.point(key)) is None]
+    lost = [point for point in missing if point.source is not None and not has_weights(context, point.source)]
+    for point in lost:
+        context.log.warning("point left out", point=point.task.name, reason="its policy's weights were collected")
+    missing = [point for point in missing if point not in lost]
+    wanted = [point for point in wanted if point.key not in {each.key for each in lost}]
+    by_key = {point.key: point for point in wanted}
     done, total = len(by_key) - len(missing), len(by_key)
     context.log.info("points", wanted=total, cached=done)
     context.report_progress(done, total, "points")
@@ -65,8 +71,16 @@ def main(context: Context) -> None:
     names = [_named(context, stage.task, point) for point in wanted]
     context.publication.write_file(POINTS_FILE, write_names(names))
     context.publication.commit(
-        outcome={"points": len(names), "computed": len(missing)}, gpu_seconds=context.gpu_seconds()
+        outcome={"points": len(names), "computed": len(missing), "leftOut": len(stage.task.points) - len(names)},
+        gpu_seconds=context.gpu_seconds(),
     )
+
+
+def has_weights(context: Context, source: InputArtifact) -> bool:
+    """Whether the weights are still in the store: a policy that retention gave up has left its record alone."""
+    artifact, prefix = Artifact.of(context.store, source), weights_prefix(source)
+    weights = [artifact.entry(name) for name in artifact.names(prefix) if name.endswith(".safetensors")]
+    return bool(weights) and all(context.store.stat(entry.path) is not None for entry in weights)
 
 
 def wanted_points(context: Context, task: EvaluateTask) -> list[WantedPoint]:
@@ -77,7 +91,7 @@ def wanted_points(context: Context, task: EvaluateTask) -> list[WantedPoint]:
     """
     inputs = {artifact.role: artifact for artifact in context.stage_input.inputs}
     manifests = {role: Artifact.of(context.store, artifact).manifest for role, artifact in inputs.items()}
-    merged = {parent.role: parent.manifest_digest for parent in manifests[MERGE].parents} if MERGE in manifests else {}
+    merged = {parent.role: parent.content_digest for parent in manifests[MERGE].parents} if MERGE in manifests else {}
     content = {role: manifest.content_digest for role, manifest in manifests.items()}
     wanted = []
     for point in task.points:
@@ -85,7 +99,7 @@ def wanted_points(context: Context, task: EvaluateTask) -> list[WantedPoint]:
         if point.source and source is None:
             context.log.warning("point left out", point=point.name, reason="its policy is no longer in the store")
             continue
-        if source and merged.get(source.role, source.manifest_digest) != source.manifest_digest:
+        if source and merged.get(source.role, content[source.role]) != content[source.role]:
             context.log.warning("point left out", point=point.name, reason="another attempt's policy was merged")
             continue
         identity = point_identity(

@@ -68,12 +68,15 @@ class Context:
     stop: StopFlag = field(default_factory=StopFlag)
     started: float = field(default_factory=time.monotonic)
     _last_progress: float = 0.0
+    _done_at_start: int | None = None
 
     def report_progress(self, done: int, total: int, unit: str, **fields: float | str) -> None:
         """Leave `done` of `total` `unit` in progress.json (a view, overwritten at a bounded rate; never an input).
 
         `fields` are a few figures worth seeing while waiting, such as the current reward.
         """
+        if self._done_at_start is None:
+            self._done_at_start = done  # what an earlier attempt did: it says nothing of this one's pace
         now = time.monotonic()
         pause = PROGRESS_SECONDS_LOCAL if self.store.local_path("x") is not None else PROGRESS_SECONDS_REMOTE
         if done < total and now - self._last_progress < pause:
@@ -84,6 +87,7 @@ class Context:
             "done": done,
             "total": total,
             "unit": unit,
+            "doneAtStart": self._done_at_start,
             "elapsedSeconds": round(now - self.started, 3),
             "at": datetime.now(UTC).isoformat(),
             **fields,

@@ -1,7 +1,7 @@
 """Make the report: page, pictures, CSV and JSON of the fronts so far.
 
 Inputs: the finished evaluations, `evaluate/<stage id>`. Half a run gives half a report. Everything is read from published
-points and manifests; the same files go into the artifact and, as views, to runs/<namespace>/<name>/report/.
+points and manifests; whoever drives the run copies the files to its views, runs/<namespace>/<name>/report/.
 Left out: anything that would decide something. The report is a view and never an input. No torch.
 """
 
@@ -34,19 +34,16 @@ PAGE_FILE = "report.html"
 
 
 def main(context: Context) -> None:
-    """Read the evaluations, make the files, publish them, then leave them as views."""
+    """Read the evaluations, make the files, publish them; the engine shows them (storage/views.py)."""
     stage, store = context.stage_input, context.store
     if not isinstance(stage.task, ReportTask):
         raise InputError(f"stage {stage.stage_id} is no report but: {stage.task.kind}")
     evaluations = [Artifact.of(store, artifact) for artifact in stage.inputs if artifact.role.startswith("evaluate/")]
     evaluated = read_evaluated(store, evaluations)
     files = make_files(context, stage.task, evaluations, evaluated)
-    # The page is the last view: whoever sees it finds the others. The marker follows, so success means that all are there.
     for name, data in files.items():
         context.publication.write_file(name, data)
-        store.write(artifacts.report(stage.namespace, stage.run, name), data)
     context.publication.commit(outcome={"points": len(evaluated)})
-    context.log.info("report", page=store.uri(artifacts.report(stage.namespace, stage.run, PAGE_FILE)))
 
 
 def read_evaluated(store: Store, evaluations: Sequence[Artifact]) -> tuple[Evaluated, ...]:

@@ -25,6 +25,7 @@ from warpctl.spec.stage_input import ImportTask, StageInput, StageKind
 from warpctl.storage.store import Store
 
 WORKERS = {
+    "devices": "import os, time; time.sleep(0.5); print(f\"[{os.environ['CUDA_VISIBLE_DEVICES']}]\")",
     "echoes": "import os; print(os.environ['WARPCTL_STAGE_INPUT'])",
     "quick": "print('hello from the worker')",
     "fails": "import sys; print('the reason', file=sys.stderr); sys.exit(1)",
@@ -245,6 +246,29 @@ def test_only_imports_see_a_hub_token_and_env_reaches_the_worker(
 
     assert "'HF_TOKEN': 'secret', 'OMP_NUM_THREADS': '1', 'COLOUR': None" in logs["a"]
     assert "'HF_TOKEN': None, 'OMP_NUM_THREADS': '1', 'COLOUR': 'red'" in logs["b"]
+
+
+def test_each_worker_sees_the_gpus_that_it_was_given_and_no_others(tmp_path: Path, use) -> None:
+    use("devices")
+    executor = an_executor(tmp_path, cores=4, compute={"merge": {"gpus": 2}, "import": {"gpus": 1}})
+    executor.machine = Machine(cores=4, gpus=("4", "5", "6"))
+
+    executor.start(a_start("a", kind=StageKind.MERGE))
+    executor.start(a_start("b"))
+    executor.start(a_start("c", kind=StageKind.REPORT))
+    logs = {key: executor.log_file(wait_for(executor, AttemptState.COMPLETE, key)).read_text() for key in "abc"}
+
+    assert logs == {"a": "[4,5]\n", "b": "[6]\n", "c": "[]\n"}
+
+
+def test_a_record_that_was_left_damaged_is_no_attempt(tmp_path: Path) -> None:
+    """A machine that goes down may leave an empty file: it must not make the run unusable."""
+    executor = an_executor(tmp_path)
+    folder = tmp_path / "state" / "attempts" / "k" / "0001"
+    folder.mkdir(parents=True)
+    (folder / "attempt.json").write_text("")
+
+    assert executor.attempts() == {}
 
 
 def test_the_stage_input_names_the_stores_root(tmp_path: Path, use) -> None:

@@ -6,15 +6,19 @@ published is made again. These tests drive it with failures, stale views, engine
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.builders.world import World, a_run
-from warpctl.plan.observed import AttemptState, FailureClass
+from warpctl.plan.observed import AttemptState, FailureClass, Root
 from warpctl.plan.planner import plan
 from warpctl.plan.progress import summarise
 from warpctl.plan.stages import stages
-from warpctl.spec.status import STALLED, SUCCEEDED
+from warpctl.spec.status import STALLED, SUCCEEDED, SUSPENDED
 from warpctl.spec.warp_run import WarpRun
 
 BASE = a_run()
@@ -25,6 +29,12 @@ RUNS = [
     a_run(rlRuns=3, parallelism=2),
     KEEP_LITTLE,
     a_run(training={"steps": 10, "anchor": "NoAnchor"}, controls=["NoAnchor"]),
+    # Two stage ids with one key, one of which retention would give up.
+    a_run(
+        training={"steps": 10, "anchor": "NoAnchor"},
+        controls=["NoAnchor"],
+        retention={"members": "UntilEvaluated", "merges": "Last"},
+    ),
 ]
 EDITS = [
     {},
@@ -110,7 +120,7 @@ def perform_like_an_executor(run: WarpRun, world: World, stale: object) -> None:
             )
             if action.number in numbers or live or stage.key in world.committed or gone:
                 continue
-            if stage.key not in world.roots:
+            if Root(stage.kind, stage.key) not in world.roots:
                 continue
             world.perform(action)
 
@@ -171,6 +181,7 @@ def test_edits_and_reverts_in_mid_run_converge(
 def test_a_finished_run_has_nothing_to_do_even_when_intermediates_were_collected() -> None:
     world = World()
     drive(BASE, world)
+    drive(BASE, world, passes=1)
     graph = stages(BASE, world.observe().imported())
     for stage_id in ("rl/1/1", "rl/1/2", "merge/1", "rl/2/1"):
         del world.committed[graph.stages[stage_id].key]
@@ -185,12 +196,80 @@ def test_retention_collects_members_once_they_are_evaluated_and_merges_but_the_l
     graph = stages(KEEP_LITTLE, world.observe().imported())
     for action in plan(KEEP_LITTLE, world.observe(), world.now):
         world.perform(action)
-    left = {
-        stage.id for stage in graph.stages.values() if stage.key in world.committed and stage.kind in ("rl", "merge")
-    }
+    policies = [stage for stage in graph.stages.values() if stage.kind in ("rl", "merge")]
 
-    assert left == {"merge/2"}
+    assert {stage.id for stage in policies if stage.key not in world.broken} == {"merge/2"}
+    assert all(stage.key in world.committed for stage in policies)  # their records stay
     assert plan(KEEP_LITTLE, world.observe(), world.now) == ()
+
+
+@pytest.mark.parametrize(
+    "edit", [{"evaluation": {"litiRates": ["0.5"]}}, {"evaluation": {"seed": 1}}, {"controls": ["NoAnchor"]}]
+)
+def test_a_new_evaluation_of_collected_policies_trains_nothing_again(edit: dict[str, Any]) -> None:
+    """Points of collected policies are found by content, or left out: never by another policy than the one that was merged."""
+    keep_little = {"members": "UntilEvaluated", "merges": "Last"}
+    world = World(is_repeatable=False)
+    drive(KEEP_LITTLE, world)
+    drive(KEEP_LITTLE, world, passes=3)
+    before = len(world.history)
+
+    drive(a_run(retention=keep_little, **edit), world)
+    again = world.history[before:]
+
+    assert is_done(a_run(retention=keep_little, **edit), world)
+    assert not [stage for stage in again if stage.startswith(("rl/", "merge/"))]
+    assert [stage for stage in again if "evaluate" in stage]
+
+
+def test_roots_never_lose_a_published_stage_while_an_import_is_unfinished() -> None:
+    """A held-out reward is added to a finished run: until it is imported nobody knows the keys behind it."""
+    world = World()
+    drive(BASE, world)
+    graph = stages(BASE, world.observe().imported())
+    models = {
+        "sft": {"uri": "/sft"},
+        "rewards": [{"type": "Checkpoint", "name": "quality", "uri": "/reward"}],
+        "heldOutRewards": [{"type": "Checkpoint", "name": "second", "uri": "/second"}],
+    }
+    for action in plan(a_run(models=models), world.observe(), world.now):
+        world.perform(action)
+
+    assert {stage.key for stage in graph.stages.values()} <= {root.key for root in world.roots}
+
+
+def test_a_report_that_an_edit_brings_back_is_shown_again() -> None:
+    world = World()
+    drive(BASE, world)
+    drive(BASE, world, passes=2)
+    first = world.shown_report
+    other = a_run(evaluation={"confidenceLevel": "0.8"})
+    drive(other, world)
+    drive(other, world, passes=2)
+    second = world.shown_report
+    for action in plan(BASE, world.observe(), world.now):
+        world.perform(action)
+
+    assert first != second
+    assert world.shown_report == first
+
+
+def test_a_used_up_budget_stops_what_is_active_and_starts_nothing() -> None:
+    world = World()
+    run = a_run(budget={"gpuHours": "1"})
+    for action in plan(run, world.observe(), world.now):
+        world.perform(action)
+    busy = {
+        key: tuple(replace(attempt, gpu_seconds=1300.0) for attempt in attempts)
+        for key, attempts in world.attempts.items()
+    }
+    world.attempts = busy
+
+    actions = plan(run, world.observe(), world.now)
+    status = summarise(run, world.observe(), world.now)
+
+    assert [type(action).__name__ for action in actions] == ["Stop"] * 3
+    assert status.condition(SUSPENDED).message == "1.1 GPU-hours are used, spec.budget.gpuHours is 1"
 
 
 def test_a_suspended_run_stops_what_is_active_and_starts_nothing() -> None:

@@ -37,7 +37,7 @@ def _want(store, *stages, run="demo", points=()):
     wanted = tuple(WantedStage(kind=kind, key=key, keep=keep) for kind, key, keep in stages)
     write_wanted(
         store,
-        Wanted(namespace="default", name=run, generation_digest="g", stages=wanted, points=points, written_at=""),
+        Wanted(namespace="default", name=run, stages=wanted, points=points, written_at=""),
     )
 
 
@@ -53,12 +53,12 @@ def _whys(plan):
 def committed(disk, publication):
     """A stage with a winner that took over a loser's shard, resume states of both, and what workers leave beside."""
     loser, winner = publication(disk, "a1"), publication(disk, "a2")
-    with loser.open_file("shard-1") as file:
+    with loser.open_file("shard-1.safetensors") as file:
         file.write(b"one")
-    with loser.open_file("shard-2") as file:
+    with loser.open_file("shard-2.safetensors") as file:
         file.write(b"half")
-    winner.adopt(winner.receipts()["shard-1"])
-    with winner.open_file("shard-2") as file:
+    winner.adopt(winner.receipts()["shard-1.safetensors"])
+    with winner.open_file("shard-2.safetensors") as file:
         file.write(b"two")
     disk.write(winner.path("abandoned"), b"never finished")
     for attempt in ("a1", "a2"):
@@ -79,9 +79,9 @@ def test_of_a_wanted_artifact_only_what_nobody_will_read_again_goes(disk, commit
     plan = _plan(disk)
 
     assert _whys(plan) == {
-        f"{A1}/files/shard-2": Why.LOSER,
-        f"{A1}/receipts/shard-1.json": Why.LOSER,
-        f"{A1}/receipts/shard-2.json": Why.LOSER,
+        f"{A1}/files/shard-2.safetensors": Why.LOSER,
+        f"{A1}/receipts/shard-1.safetensors.json": Why.LOSER,
+        f"{A1}/receipts/shard-2.safetensors.json": Why.LOSER,
         f"{A1}/resume/00000005/state": Why.LOSER,
         f"{A1}/log.txt": Why.LOSER,
         f"{A1}/metrics/000000.jsonl": Why.LOSER,
@@ -91,7 +91,7 @@ def test_of_a_wanted_artifact_only_what_nobody_will_read_again_goes(disk, commit
     swept = sweep(disk, plan)
     assert (swept.num_files, swept.num_bytes, swept.skipped) == (8, plan.num_bytes, ())
     artifact = Artifact.load(disk, "import", "k1")
-    assert artifact.read("shard-1") + artifact.read("shard-2") == b"onetwo"
+    assert artifact.read("shard-1.safetensors") + artifact.read("shard-2.safetensors") == b"onetwo"
     assert not disk.local_path(f"{A1}/resume").exists()
 
 
@@ -102,14 +102,14 @@ def test_below_the_age_floor_only_the_winners_resume_states_go(disk, committed):
     assert _whys(_plan(disk)) == {f"{A2}/resume/00000005/state": Why.RESUME}
 
 
-def test_when_only_the_marker_is_wanted_the_files_go_and_the_marker_stays(disk, committed):
-    _want(disk, ("import", "k1", Keep.MARKER))
+def test_when_only_the_record_is_wanted_the_weights_go_and_the_rest_stays(disk, committed):
+    _want(disk, ("import", "k1", Keep.RECORD))
 
     plan = _plan(disk)
     sweep(disk, plan)
 
-    assert _whys(plan)[f"{A1}/files/shard-1"] == Why.RETENTION
-    assert _whys(plan)[f"{A2}/files/shard-2"] == Why.RETENTION
+    assert _whys(plan)[f"{A1}/files/shard-1.safetensors"] == Why.RETENTION
+    assert _whys(plan)[f"{A2}/files/shard-2.safetensors"] == Why.RETENTION
     assert disk.stat(artifacts.marker("import", "k1")) is not None
     assert not [file for file in disk.list("stages") if "/files/" in file.path]
     assert disk.stat(artifacts.log("import", "k1", "a2")) is not None
@@ -117,11 +117,11 @@ def test_when_only_the_marker_is_wanted_the_files_go_and_the_marker_stays(disk, 
 
 def test_the_most_that_any_run_wants_is_kept(disk, committed):
     _want(disk, ("import", "k1", Keep.ARTIFACT), run="one")
-    _want(disk, ("import", "k1", Keep.MARKER), run="two")
+    _want(disk, ("import", "k1", Keep.RECORD), run="two")
 
     sweep(disk, _plan(disk))
 
-    assert Artifact.load(disk, "import", "k1").read("shard-1") == b"one"
+    assert Artifact.load(disk, "import", "k1").read("shard-1.safetensors") == b"one"
 
 
 def test_a_stage_that_nobody_wants_goes_whole_the_marker_first_and_receipts_next(disk, committed):
@@ -150,7 +150,7 @@ def test_all_of_a_wanted_unfinished_stage_stays_at_any_age(disk, publication):
         file.write(b"x")
     disk.write(f"{artifacts.resume('import', 'k1', 'a1', 5)}/state", b"state")
     _age(disk, NOW - timedelta(days=900))
-    _want(disk, ("import", "k1", Keep.MARKER))
+    _want(disk, ("import", "k1", Keep.RECORD))
 
     assert _plan(disk).items == ()
     assert _plan(disk, only=[("import", "k1")], min_age=timedelta(0)).items == ()
@@ -250,7 +250,7 @@ def test_a_stage_that_a_run_came_to_want_after_the_plan_is_left_alone(disk, comm
     swept = sweep(disk, plan)
 
     assert (swept.num_files, swept.skipped) == (0, (("import", "k1"),))
-    assert Artifact.load(disk, "import", "k1").read("shard-1") == b"one"
+    assert Artifact.load(disk, "import", "k1").read("shard-1.safetensors") == b"one"
 
 
 def test_a_stage_that_was_committed_after_the_plan_is_left_alone(disk, publication):
@@ -265,12 +265,12 @@ def test_a_stage_that_was_committed_after_the_plan_is_left_alone(disk, publicati
 
 
 def test_files_that_a_run_came_to_want_after_the_plan_are_left_alone(disk, committed):
-    _want(disk, ("import", "k1", Keep.MARKER))
+    _want(disk, ("import", "k1", Keep.RECORD))
     plan = _plan(disk)
     _want(disk, ("import", "k1", Keep.ARTIFACT), run="another")
 
     assert sweep(disk, plan).skipped == (("import", "k1"),)
-    assert Artifact.load(disk, "import", "k1").read("shard-1") == b"one"
+    assert Artifact.load(disk, "import", "k1").read("shard-1.safetensors") == b"one"
 
 
 def test_an_empty_plan_deletes_nothing(disk, committed):

@@ -9,14 +9,13 @@ from warpctl.storage.wanted import Keep, Wanted, WantedStage, read_all_wanted, r
 WANTED = Wanted(
     namespace="default",
     name="demo",
-    generation_digest="g1",
-    stages=(WantedStage(kind="rl", key="k1", keep=Keep.MARKER), WantedStage(kind="import", key="k2")),
+    stages=(WantedStage(kind="rl", key="k1", keep=Keep.RECORD), WantedStage(kind="import", key="k2")),
     points=("p1",),
     written_at="2026-01-02T03:04:05Z",
 )
 GOLDEN = (
-    b'{"generationDigest":"g1","name":"demo","namespace":"default","points":["p1"],"stages":'
-    b'[{"keep":"Marker","key":"k1","kind":"rl"},{"keep":"Artifact","key":"k2","kind":"import"}],'
+    b'{"name":"demo","namespace":"default","points":["p1"],"stages":'
+    b'[{"keep":"Record","key":"k1","kind":"rl"},{"keep":"Artifact","key":"k2","kind":"import"}],'
     b'"writtenAt":"2026-01-02T03:04:05Z"}'
 )
 
@@ -39,7 +38,7 @@ def test_all_runs_are_found_and_other_files_are_not(memory):
     assert read_all_wanted(memory) == (WANTED, other)
 
 
-@pytest.mark.parametrize("data", [b"", b"{}", b"null", b"\xff", GOLDEN[:-1], GOLDEN.replace(b'"Marker"', b'"Nothing"')])
+@pytest.mark.parametrize("data", [b"", b"{}", b"null", b"\xff", GOLDEN[:-1], GOLDEN.replace(b'"Record"', b'"Nothing"')])
 def test_one_that_cannot_be_read_is_an_error_that_names_it(memory, data):
     write_wanted(memory, WANTED)
     memory.write(artifacts.wanted("team", "broken"), data)

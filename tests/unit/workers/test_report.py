@@ -19,6 +19,7 @@ from warpctl.spec.stage_input import ReportTask, StageInput, StageKind
 from warpctl.storage.artifact import Artifact
 from warpctl.storage.publish import Publication
 from warpctl.storage.store import Store
+from warpctl.storage.views import Views
 from warpctl.workers import report as report_worker
 from warpctl.workers.harness import Context
 from warpctl.workers.report import main
@@ -60,6 +61,8 @@ def context_for(store, inputs, *, spec=None):
 
 
 def view(store, name):
+    """What the run's engine shows of the published report."""
+    Views(store, "default", "demo").show("report", "f" * 64)
     return store.read(artifacts.report("default", "demo", name))
 
 
@@ -75,7 +78,7 @@ def evaluations(store):
     ]
 
 
-def test_the_report_is_published_and_left_as_views_with_the_same_bytes(store):
+def test_the_report_is_published_and_shown_with_the_same_bytes(store):
     pytest.importorskip("vl_convert")
 
     main(context_for(store, evaluations(store)))
@@ -109,6 +112,7 @@ def test_the_page_has_charts_completions_trajectories_and_the_whole_lineage(stor
 def test_status_finds_the_front_with_the_best_point_within_the_specs_kl_budget(store):
     main(context_for(store, evaluations(store)))
 
+    Views(store, "default", "demo").show("report", "f" * 64)
     table = front_table(load_front(store, namespace="default", name="demo"))
 
     # The merged policies lie beyond the budget of 5 nats: the best is a LITI rate below 1.
