@@ -73,11 +73,16 @@ def save(store: Store, stage: StageInput, state: ResumeState) -> None:
     }
     parts[METRICS] = (f"{line}\n".encode() for line in state.metrics)
     facts = {name: _write(store, f"{folder}/{name}", pieces) for name, pieces in parts.items()}
-    marker = {"step": state.step, "files": facts, "tracker": dict(state.tracker)}
+    marker = {"step": state.step, "inputs": _inputs(stage), "files": facts, "tracker": dict(state.tracker)}
     store.write(f"{folder}/{MARKER}", canonical_json(marker))
     for found in find(store, stage):
         if found.attempt_id == stage.attempt_id and found.step < state.step:
             _drop(store, stage, found)
+
+
+def _inputs(stage: StageInput) -> dict[str, str]:
+    """What shaped the state, by role: content digests. Evaluation prompts shape nothing in training."""
+    return {item.role: item.content_digest for item in stage.inputs if item.role != "prompts/evaluation"}
 
 
 def _write(store: Store, path: str, pieces: Iterator[bytes | memoryview]) -> dict[str, int | str]:
@@ -133,6 +138,9 @@ def _load(store: Store, stage: StageInput, found: Found) -> ResumeState:
     """Every file is verified whole before any tensor is read; tensors are mapped from the disk, not held in memory."""
     folder = artifacts.resume(stage.kind, stage.key, found.attempt_id, found.step)
     marker = json.loads(store.read(f"{folder}/{MARKER}"))
+    # One key may have had two inits: one that was lost, and its remake on hardware that does not repeat its bits.
+    if marker["inputs"] != _inputs(stage):
+        raise ValueError("it was made from other inputs than this attempt has")
     tensors: dict[str, dict[str, Tensor]] = {}
     metrics = b""
     with tempfile.TemporaryDirectory(prefix="warpctl-resume-") as place:

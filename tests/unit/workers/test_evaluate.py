@@ -190,6 +190,23 @@ def test_a_worker_that_is_stopped_keeps_the_points_that_it_finished(world, evalu
     assert evaluated_rates == ["0.5", "1"]
 
 
+def test_points_of_a_policy_whose_weights_were_collected_are_found_and_a_new_rate_is_left_out(world):
+    """Retention has left the record: what was evaluated is found by content, what was not cannot be any more."""
+    first = world.run()
+    for artifact in (world.member, world.merge):
+        for file in Artifact.of(world.store, artifact).manifest.files:
+            if file.name.endswith(".safetensors"):
+                world.store.delete(file.path)
+    more = [*POINTS, {"name": "liti/0.3", "source": "merge", "litiRate": "0.3"}]
+
+    with structlog.testing.capture_logs() as lines:
+        second = world.run(key="e2", points=more)
+
+    assert second == first
+    assert [line["point"] for line in lines if line["log_level"] == "warning"] == ["liti/0.3"]
+    assert Artifact.load(world.store, "evaluate", "e2").manifest.outcome["leftOut"] == 1
+
+
 def test_a_member_that_was_collected_is_left_out_with_a_warning(world):
     with structlog.testing.capture_logs() as lines:
         named = world.run(inputs=(world.sft, world.merge, world.prompts))

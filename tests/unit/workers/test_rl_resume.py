@@ -9,7 +9,7 @@ import pytest
 
 from tests.builders.rl_stage import context_of, rl_stage, run_rl, training
 from warpctl import artifacts
-from warpctl.errors import Interrupted
+from warpctl.errors import CorruptError, Interrupted
 from warpctl.storage.artifact import Artifact
 from warpctl.storage.store import Store
 from warpctl.workers import resume_state
@@ -138,6 +138,25 @@ def test_a_damaged_state_is_passed_over_for_an_older_one(tmp_path, reference):
     store.write(f"{artifacts.resume('rl', stage.key, '2', 4)}/policy.safetensors", b"other bytes")
 
     assert_same_bits(run_rl(stage), reference[0])
+
+
+def test_a_state_that_was_made_from_another_init_is_passed_over(tmp_path, reference):
+    """The init was lost and made again with other bits, under the same key: its task vector would be meaningless."""
+    storage = str(tmp_path)
+    stage = rl_stage(storage)
+    before = tuple(
+        item.model_copy(update={"content_digest": "of the init that was lost"}) if item.role == "init" else item
+        for item in stage.inputs
+    )
+    with contextlib.suppress(Interrupted):
+        main(context_of(stage.model_copy(update={"inputs": before}), stop=StopsAfter(3)))
+    store = Store.open(storage)
+    assert [state.step for state in resume_state.find(store, stage)] == [3]
+
+    again = rl_stage(storage, attempt_id="2")
+
+    assert [type(state) for state in resume_state.load_newest(store, again)] == [CorruptError]
+    assert_same_bits(run_rl(again), reference[0])
 
 
 def test_a_folder_without_its_marker_is_no_state(tmp_path):
