@@ -82,11 +82,13 @@ class SmallRun:
     laboratory: Path
     changes: dict[str, Any] = field(default_factory=dict)
     environment: dict[str, str] = field(default_factory=dict)
+    store_uri: str = ""
+    """Where the artifacts go; "" is a folder of this run."""
 
     def __post_init__(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         with self.spec_file.open("w") as file:
-            YAML().dump(small_spec(self.laboratory, str(self.store), **self.changes), file)
+            YAML().dump(small_spec(self.laboratory, self.store_uri or str(self.store), **self.changes), file)
 
     @property
     def spec_file(self) -> Path:
