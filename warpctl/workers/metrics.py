@@ -57,6 +57,12 @@ class MetricsLog:
         self._warned.update(new)
         return new
 
+    @property
+    def warnings(self) -> list[str]:
+        """Health warnings of the latest step."""
+        found: list[str] = json.loads(self.lines[-1]).get("warnings", []) if self.lines else []
+        return found
+
     def last_steps(self, count: int) -> list[dict[str, float]]:
         """The records of the last `count` optimizer steps."""
         return [record for record in self.records[-count:] if "entropy" in record] if count else []

@@ -104,7 +104,8 @@ def train(context: Context, rl_run: RlRun, metrics: MetricsLog, *, first_step: i
             record |= evaluate(rl_run, evaluation)
         for warning in metrics.add_step(record):
             context.log.warning("health", step=step, warning=warning)
-        context.report_progress(step, task.steps, "steps", score=record["score"], kl=record["kl/sft"])
+        health = {"health": ", ".join(metrics.warnings)} if metrics.warnings else {}
+        context.report_progress(step, task.steps, "steps", score=record["score"], kl=record["kl/sft"], **health)
         if is_too_far:
             context.log.warning("ended early", step=step, reason="running KL to SFT reached training.maxKl")
             return {"steps": step, "endedEarly": "MaxKl"}

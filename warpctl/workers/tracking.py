@@ -178,8 +178,9 @@ def _open(tracking: Tracking, stage: StageInput, store: Store, *, known_curve: s
 
         if uri:
             mlflow.set_tracking_uri(uri)
-        run_id = known_curve or _mlflow_run(mlflow, project, name)
-        sink = MLflowTracker(project, run_id=run_id, run_name=name)
+        run_name = curve_name(stage)  # with a run_id, too: MLflow renames the run otherwise
+        run_id = known_curve or _mlflow_run(mlflow, project, run_name)
+        sink = MLflowTracker(project, run_id=run_id, run_name=run_name)
     else:
         space = {"space_id": uri} if uri else {}
         sink = TrackioTracker(project, name=name, resume="allow", **space)
