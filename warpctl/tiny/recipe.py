@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 
 from warpctl.tiny import grammar
 
-VERSION = 1
+VERSION = 2
 """Raised whenever the code makes something else from the same numbers."""
 
 
@@ -26,8 +26,9 @@ class Recipe:
     sft_learning_rate: float = 3e-3
     num_prompts: int = 1024
     num_pairs: int = 2000
-    label_sharpness: float = 2.0
-    """A pair's label prefers a with probability sigmoid(sharpness * (value of a - value of b))."""
+    label_sharpness: float = 1.0
+    """A pair's label prefers a with probability sigmoid(sharpness * (value of a - value of b)): the judge errs often
+enough that the reward model learns only roughly what is good, and can be hacked."""
     temperature: str = "0.9"
     """Of the completions that are compared, and that the reward model is standardised over."""
     reward_width: int = 64
