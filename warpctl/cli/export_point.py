@@ -12,7 +12,6 @@ from warpctl.cli.run_reference import RunReference
 from warpctl.errors import UserError
 from warpctl.plan.observed import Observed
 from warpctl.plan.stages import SFT, StageGraph, merge_id, rl_id, stages
-from warpctl.reports.summary import load_front
 from warpctl.spec.base import DECIMAL_PATTERN, decimal_text
 from warpctl.spec.stage_input import InputArtifact
 from warpctl.workers.export import ExportTask
@@ -102,7 +101,7 @@ def export_task(reference: RunReference, observed: Observed, point: Point, *, de
     graph = stages(reference.run, observed.imported())
     source = _artifact(graph, observed, point.stage_id, "source")
     sft = _artifact(graph, observed, SFT, "sft")
-    front = load_front(reference.store, namespace=reference.run.metadata.namespace, name=reference.run.metadata.name)
+    front = reference.front()
     spec, estimates = reference.run.spec, point.estimates or {}
     card = {
         "run": reference.run.full_name,
@@ -133,9 +132,7 @@ def export_task(reference: RunReference, observed: Observed, point: Point, *, de
 
 
 def _points(reference: RunReference) -> list[Mapping[str, Any]]:
-    metadata = reference.run.metadata
-    front = load_front(reference.store, namespace=metadata.namespace, name=metadata.name)
-    return list((front or {}).get("points", ()))
+    return list((reference.front() or {}).get("points", ()))
 
 
 def _is_there(graph: StageGraph, observed: Observed, stage_id: str) -> bool:

@@ -6,11 +6,10 @@ import sys
 from dataclasses import dataclass
 
 from warpctl import artifacts
+from warpctl.cli.run_reference import RunReference
 from warpctl.cli.table import table_text
 from warpctl.cli.terminal import GREEN, spell
-from warpctl.reports.summary import front_table, load_front
-from warpctl.spec.warp_run import WarpRun
-from warpctl.storage.store import Store
+from warpctl.reports.summary import front_table
 
 PAGE = "report.html"
 
@@ -23,9 +22,9 @@ class FrontText:
     best: str
 
 
-def front_text(run: WarpRun, store: Store) -> FrontText | None:
-    """The newest front of a run, None before its first report."""
-    document = load_front(store, namespace=run.metadata.namespace, name=run.metadata.name)
+def front_text(reference: RunReference) -> FrontText | None:
+    """The newest front of this spec, None before its first report."""
+    document = reference.front()
     if document is None:
         return None
     try:
@@ -36,10 +35,11 @@ def front_text(run: WarpRun, store: Store) -> FrontText | None:
     return FrontText(table_text(table.columns, table.rows, styles=styles), spell(table.best, sys.stdout))
 
 
-def report_place(run: WarpRun, store: Store) -> str:
-    """Path, or URI, of the report page; "" when there is none yet."""
+def report_place(reference: RunReference) -> str:
+    """Path, or URI, of the report page; "" when there is none of this spec yet."""
+    run, store = reference.run, reference.store
     path = artifacts.report(run.metadata.namespace, run.metadata.name, PAGE)
-    if store.stat(path) is None:
+    if store.stat(path) is None or not reference.shows_own_report():
         return ""
     local = store.local_path(path)
     return str(local) if local is not None else store.uri(path)

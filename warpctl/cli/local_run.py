@@ -91,16 +91,14 @@ def display_for(reference: RunReference, machine: Machine) -> Iterator[Display]:
         yield PlainDisplay()
         return
     from warpctl.cli.live_display import LiveDisplay
-    from warpctl.reports.summary import load_front
 
     run = reference.run
     slots = max(1, machine.cores // num_cores(run.spec.compute.rl))
     if run.spec.compute.rl.gpus:
         slots = min(slots, len(machine.gpus) // run.spec.compute.rl.gpus)
-    name, namespace = run.metadata.name, run.metadata.namespace
     with LiveDisplay(
         units=units(run),
         slots=min(slots, run.spec.parallelism or slots),
-        load_front=lambda: load_front(reference.store, namespace=namespace, name=name),
+        load_front=reference.front,
     ) as display:
         yield display

@@ -68,7 +68,7 @@ def options(
 
 def main() -> None:
     """The console script."""
-    sys.exit(run_command(sys.argv[1:]))
+    sys.exit(run_command(sys.argv[1:] or ["--help"]))
 
 
 def run_command(arguments: list[str]) -> int:

@@ -23,8 +23,8 @@ def report(
 
     reference = resolve(run, state_dir)
     make_report(reference, is_again=is_again)
-    front = front_text(reference.run, reference.store)
-    place = report_place(reference.run, reference.store)
+    front = front_text(reference)
+    place = report_place(reference)
     if front is None or not place:
         raise FinalError("the report was made but is not in the store", hint=f"`warpctl report {run} --again`")
     result(front.table)

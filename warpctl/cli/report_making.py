@@ -24,7 +24,9 @@ def make_report(reference: RunReference, *, is_again: bool) -> None:
     """Nothing when the report is there and shows all evaluations; UserError before the first evaluation."""
     observed = reference.engine().observe()
     stage = newest_report(reference, observed)
-    if observed.is_committed(stage.key) and report_place(reference.run, reference.store) and not is_again:
+    if observed.is_committed(stage.key) and not is_again:
+        if observed.shown_report != stage.key or not report_place(reference):
+            reference.engine().perform(Show(stage), datetime.now(UTC))
         return
     try:
         with reference.folder.lock():

@@ -23,12 +23,12 @@ def tell_succeeded(reference: RunReference, status: RunStatus, began: datetime) 
     suffix = "" if made else " (cached)"
     icon = paint(symbols(sys.stderr).done, GREEN, sys.stderr)
     note(f"{icon} {reference.run.full_name} succeeded: {status.stages_total} stages are published{suffix}")
-    front = front_text(reference.run, reference.store)
+    front = front_text(reference)
     if front is not None:
         result(front.table)
         if front.best:
             result(front.best)
-    place = report_place(reference.run, reference.store)
+    place = report_place(reference)
     if place:
         result(f"report: {place}")
     next_steps(

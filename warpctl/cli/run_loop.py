@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,7 +13,7 @@ from warpctl.cli.counts import count_text
 from warpctl.cli.stop_signals import StopSignals
 from warpctl.cli.transitions import Attempts
 from warpctl.engine import Engine
-from warpctl.errors import EXIT_INTERRUPTED, Interrupted, StoreUnavailableError, WarpctlError
+from warpctl.errors import Interrupted, StoreUnavailableError, WarpctlError
 from warpctl.executors.local import LocalExecutor
 from warpctl.plan.observed import Attempt, AttemptState, Observed
 from warpctl.plan.progress import summarise
@@ -118,8 +119,8 @@ class RunLoop:
             self.signals.wait(PAUSE_SECONDS)
         ids = {attempt.attempt_id for attempt in asked}
         ended = [each for group in self.executor.attempts().values() for each in group if each.attempt_id in ids]
-        saved = sum(each.exit_code in (0, EXIT_INTERRUPTED) for each in ended)
-        return Stopped(saved, len(ended) - saved)
+        killed = sum(each.exit_code in (None, 128 + signal.SIGKILL) for each in ended)
+        return Stopped(len(ended) - killed, killed)
 
     def _show_stopping(self) -> None:
         """Progress while the workers save; nothing is planned any more."""

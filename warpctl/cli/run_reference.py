@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from warpctl.cli.state_folder import StateFolder, find_state_folders, known_run_names, state_root
 from warpctl.cli.store_patience import tell_of_retries
@@ -12,7 +13,10 @@ from warpctl.engine import Engine
 from warpctl.errors import UserError
 from warpctl.executors.local import LocalExecutor
 from warpctl.executors.places import Machine
+from warpctl.plan.stages import stages
+from warpctl.reports.summary import load_front
 from warpctl.spec.parse import parse_file, resolve_relative_uris
+from warpctl.spec.stage_input import StageKind
 from warpctl.spec.warp_run import WarpRun
 from warpctl.storage.store import Store
 
@@ -32,6 +36,21 @@ class RunReference:
         """An engine for looking only: it has no machine to start anything on."""
         executor = LocalExecutor(self.run, self.store, self.folder.path, _OBSERVING, environment={})
         return Engine(self.run, executor, self.store)
+
+    def shows_own_report(self) -> bool:
+        """Whether the run's views show a report of this very spec, not of an earlier one with the same name."""
+        observed = self.engine().observe()
+        graph = stages(self.run, observed.imported())
+        return observed.shown_report in {s.key for s in graph.stages.values() if s.kind is StageKind.REPORT}
+
+    def front(self) -> dict[str, Any] | None:
+        """The newest front of this very spec, None before its first report."""
+        metadata = self.run.metadata
+        return (
+            load_front(self.store, namespace=metadata.namespace, name=metadata.name)
+            if self.shows_own_report()
+            else None
+        )
 
 
 def resolve(typed: str, state_dir: str) -> RunReference:

@@ -34,7 +34,7 @@ def status(
     seen = summarise(reference.run, reference.engine().observe(), datetime.now(UTC))
 
     def tables() -> str:
-        front = front_text(reference.run, reference.store)
+        front = front_text(reference)
         parts = [
             headline(seen, is_attended=reference.folder.is_held()),
             conditions_text(seen),
@@ -42,7 +42,7 @@ def status(
         ]
         parts += ["\n".join(reasons(seen.stages))]
         parts += [f"{front.table}\n{front.best}".rstrip()] if front else []
-        place = report_place(reference.run, reference.store)
+        place = report_place(reference)
         return "\n\n".join(part for part in [*parts, f"report: {place}" if place else ""] if part)
 
     emit(

@@ -58,7 +58,8 @@ def _failures_between(old: StageStatus | None, stage: StageStatus, attempts: Seq
 
 
 def _was_running(old: StageStatus | None) -> bool:
-    return old is not None and old.state in (StageState.RUNNING, StageState.QUEUED)
+    # A failure that was followed by a wait has been told when the wait began.
+    return old is not None and old.state is StageState.RUNNING
 
 
 def _lines(stage: StageStatus, after: RunStatus, wait_seconds: float | None, *, is_first_look: bool) -> list[str]:

@@ -19,6 +19,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -57,6 +58,10 @@ echo $$ > "$folder/pid.part" && mv "$folder/pid.part" "$folder/pid"
 "$@"
 echo $? > "$folder/exit.part" && mv "$folder/exit.part" "$folder/exit"
 """
+# Lines of telemetry/log.py: time, level, event, fields.
+LOG_LINE = re.compile(r"^\d{4}-\d\d-\d\dT\S+Z \w+ ")
+ERROR_LINE = re.compile(r"^\d{4}-\d\d-\d\dT\S+Z error ")
+ERROR_FIELDS = re.compile(r' error="?(?P<error>.*?)"?(?: hint="?(?P<hint>.*?)"?)?$')
 # Workers outlive the executor that started them, on purpose: their handles are kept to be reaped, not to be waited for.
 _CHILDREN: list[subprocess.Popen[bytes]] = []
 # Credentials of a model hub are for imports alone.
@@ -271,8 +276,20 @@ def _message(code: int | None, log: Path, failure: FailureClass) -> str:
         return "it was asked to stop"
     if failure is FailureClass.INFRASTRUCTURE:
         return "its process was killed (out of memory? see `dmesg`), or the machine went down"
-    lines = [line for line in _tail(log).splitlines() if line.strip()]
-    return f"exit code {code}: {lines[-1] if lines else 'it left no log'}"
+    return f"exit code {code}: {_reason(_tail(log))}"
+
+
+def _reason(log: str) -> str:
+    """Why a worker failed, in its own words: the error of its last error line, or the end of a traceback."""
+    lines = [line for line in log.splitlines() if line.strip()]
+    errors = [index for index, line in enumerate(lines) if ERROR_LINE.match(line)]
+    if not errors:
+        return lines[-1] if lines and not LOG_LINE.match(lines[-1]) else "it said nothing of an error"
+    said = ERROR_FIELDS.search(lines[errors[-1]])
+    if said:
+        return said["error"] + (f" (hint: {said['hint']})" if said["hint"] else "")
+    trace = [line for line in lines[errors[-1] :] if not LOG_LINE.match(line)]
+    return trace[-1].strip() if trace else lines[errors[-1]]
 
 
 def _tail(log: Path) -> str:

@@ -116,9 +116,11 @@ def report_key(*, run: str, evaluations: Sequence[str], evaluation: Evaluation) 
 
 def training_projection(training: Training) -> Projection:
     """The settings of an RL run that change its outcome; `steps` is projected apart, per iteration."""
-    kept = ("anchor", "kl_coefficient", "baseline", "batch_size", "num_generations", "optimizer", "sampling")
+    kept = ("anchor", "baseline", "batch_size", "num_generations", "optimizer", "sampling")
     projection = _settings(training, (*kept, "reward_shaping", "precision", "max_kl"))
-    # The rate of an average that is never formed changes nothing.
+    # The rate of an average that is never formed, and the weight of a term that is not there, change nothing.
+    if training.anchor != "NoAnchor":
+        projection["klCoefficient"] = _settings(training, ("kl_coefficient",))["klCoefficient"]
     if training.anchor == "Ema":
         projection["emaRate"] = _settings(training, ("ema_rate",))["emaRate"]
     return projection

@@ -134,7 +134,7 @@ def _conditions(
     running = [row for row in rows if row.state is StageState.RUNNING]
     suspended = "" if succeeded else why_suspended(run, observed)
     if succeeded:
-        reason, message = "Succeeded", f"all {run.spec.iterations} iterations are merged and evaluated"
+        reason, message = "Succeeded", "every iteration is merged and evaluated"
     elif suspended:
         reason, message = "Suspended", suspended
     elif stalled:
@@ -155,7 +155,16 @@ def _conditions(
             type=kind,
             status=ConditionStatus.TRUE if is_true else ConditionStatus.FALSE,
             reason=reason,
-            message=message,
+            message=message if is_true or kind == READY else _NOT[kind],
         )
         for kind, is_true in facts.items()
     )
+
+
+_NOT = {
+    RECONCILING: "there is nothing to do, or nothing that can be done now",
+    STALLED: "no stage has failed for good",
+    SUSPENDED: "it may run",
+    SUCCEEDED: "not everything that is wanted is published",
+}
+"""What each condition says while it is False."""

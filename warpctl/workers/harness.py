@@ -119,6 +119,8 @@ def run(main: Callable[[Context], None]) -> None:
         sys.exit(getattr(error, "exit_code", EXIT_FINAL))
     set_on_retry_hooks([_say_retries(log)])
     code = _attempt(main, Context(stage_input, store, _publication(store, stage_input), log, stop))
+    # From here on there is nothing to save: a late SIGTERM must not turn a success into a failure.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     _leave_log(store, stage_input, transcript, log)
     sys.stdout.flush()
     sys.exit(code)

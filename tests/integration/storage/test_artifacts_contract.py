@@ -174,9 +174,7 @@ def test_collection_beside_a_running_run_spares_all_that_it_wants(store, attempt
     old.write_file("weights", b"old")
     old.commit()
     stages = tuple(WantedStage(kind=StageKind.IMPORT, key=key) for key in keys)
-    write_wanted(
-        store, Wanted(namespace="default", name="demo", stages=stages, written_at="now")
-    )
+    write_wanted(store, Wanted(namespace="default", name="demo", stages=stages, written_at="now"))
     done = threading.Event()
     swept = []
 

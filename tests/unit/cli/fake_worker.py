@@ -85,9 +85,8 @@ def main() -> int:
     publication = Publication(store, stage)
     publication.write_file("result.txt", stage.stage_id.encode())
     if stage.kind == "report":
-        views = {"front.json": json.dumps(front(stage)).encode(), "report.html": b"<p>the front</p>"}
-        for name, data in views.items():
-            store.write(artifacts.report(stage.namespace, stage.run, name), data)
+        publication.write_file("front.json", json.dumps(front(stage)).encode())
+        publication.write_file("report.html", b"<p>the front</p>")
     publication.commit()
     store.write(artifacts.log(stage.kind, stage.key, stage.attempt_id), b"from the store\n")
     return 0

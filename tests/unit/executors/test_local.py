@@ -29,7 +29,31 @@ WORKERS = {
     "echoes": "import os; print(os.environ['WARPCTL_STAGE_INPUT'])",
     "quick": "print('hello from the worker')",
     "fails": "import sys; print('the reason', file=sys.stderr); sys.exit(1)",
-    "final": "import sys; print('never'); sys.exit(42)",
+    "final": """
+        import sys
+        from warpctl.telemetry.log import logger
+        log = logger(sys.stderr, stage="import/k")
+        log.info("started")
+        log.error("InputError", error="/x does not exist", hint="create it")
+        log.warning("log not stored", error="disk full")
+        sys.exit(42)
+    """,
+    "raises": """
+        import sys
+        from warpctl.telemetry.log import logger
+        log = logger(sys.stderr, stage="import/k")
+        try:
+            raise ValueError("a tokenizer is missing")
+        except ValueError:
+            log.exception("failed")
+        sys.exit(43)
+    """,
+    "silent": """
+        import sys
+        from warpctl.telemetry.log import logger
+        logger(sys.stderr, stage="rl/1/1").info("prompts", training=992)
+        sys.exit(3)
+    """,
     "sleeps": "import time; time.sleep(60)",
     "saves": """
         import signal, sys, time
@@ -114,10 +138,14 @@ def test_a_worker_runs_and_leaves_its_log_and_exit_code(tmp_path: Path, use) -> 
     ("worker", "failure", "message"),
     [
         ("fails", FailureClass.APPLICATION, "exit code 1: the reason"),
-        ("final", FailureClass.FINAL, "exit code 42: never"),
+        ("final", FailureClass.FINAL, "exit code 42: /x does not exist (hint: create it)"),
+        ("raises", FailureClass.APPLICATION, "exit code 43: ValueError: a tokenizer is missing"),
+        ("silent", FailureClass.APPLICATION, "exit code 3: it said nothing of an error"),
     ],
 )
-def test_a_failure_has_a_class_and_its_last_line(tmp_path: Path, use, worker: str, failure: str, message: str) -> None:
+def test_a_failure_has_a_class_and_its_reason_in_the_workers_words(
+    tmp_path: Path, use, worker: str, failure: str, message: str
+) -> None:
     use(worker)
     executor = an_executor(tmp_path)
     executor.start(a_start())
