@@ -11,7 +11,7 @@ import pytest
 from tests.builders.world import a_run, imported
 from warpctl.plan.stages import stages
 from warpctl.spec.change_class import ChangeClass, change_class, leaf_fields
-from warpctl.spec.stage_input import StageKind
+from warpctl.spec.stage_input import RlTask, StageKind
 from warpctl.spec.warp_run import WarpRun
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "keys.json"
@@ -92,6 +92,10 @@ def test_a_tracker_changes_no_key(kind: str) -> None:
     tracked = a_run(tracking={"type": kind, "project": "curves", "uri": "somewhere"})
 
     assert keys_of(tracked) == keys_of(a_run())
+    graph = stages(tracked, imported(tracked))
+    tasks = [stage.task for stage in graph.stages.values() if isinstance(stage.task, RlTask)]
+    assert tasks
+    assert {task.tracking for task in tasks} == {tracked.spec.tracking}
 
 
 def test_steps_as_a_number_and_as_an_equal_list_are_one() -> None:
