@@ -67,8 +67,8 @@ def test_6_iteration_2_reaches_a_higher_reward(run):
 def test_7_without_an_anchor_the_policy_drifts_away_and_the_truth_with_it(run):
     """lab.md: KL(no anchor) > 2 KL(EMA), and KL(EMA) > KL(SFT), at equal beta, steps and seed.
 
-    In this laboratory the first has ratios of 3.4 (here) and, in runs of the same recipe outside the product, 1.8 and 6.4: more than 1.3
-    is asserted. The second is not: EMA / SFT is 0.95 here, 0.98 and 0.93 there. Beside them: the learned reward can be hacked.
+    In this laboratory the first ratio is 3.4 here, 1.6 with run seed 1, 1.8 and 6.4 in two runs outside the product: more than 1.3 is
+    asserted. The second (0.95, 1.90, 0.98, 0.93) is not. docs/science.md names it as not reproduced.
     """
     ema, free = run.members[1][0], run.controls["NoAnchor"]
 
