@@ -21,7 +21,7 @@ TEMPLATE = "report.html.j2"
 TINY_NOTICE = (
     "This is a tiny run: it shows that the machinery works from spec to front, and proves nothing of the paper's claims. "
     "Not reproduced at this scale: a front of the EMA anchor above that of a well-tuned SFT anchor, orthogonal task "
-    "vectors, and later iterations that gain at equal KL."
+    "vectors, later iterations that gain at equal KL, and an EMA run that drifts farther than an SFT-anchored one."
 )
 NOTICE = (
     "Intervals are over evaluation prompts only: they do not cover the spread between seeds, which one run cannot show."
