@@ -17,6 +17,7 @@ from warpctl.rl.randomness import derived_seed
 from warpctl.rl.sampling import sample
 from warpctl.spec.training import Sampling
 from warpctl.workers.completion_kl import kl_of_completions
+from warpctl.workers.point_evaluation import FORWARD_NUMBERS
 from warpctl.workers.policies import Vocabulary
 from warpctl.workers.prompt_set import PromptSet
 
@@ -56,26 +57,20 @@ class TrajectoryEvaluation:
             texts = [self.vocabulary.decode(tokens) for tokens in drawn.tokens]
             scores += self.score([self.prompts.texts[row] for row in rows], texts).tolist()
             lengths += drawn.lengths
-            (policy_part,), (sft_part,) = (
-                list(
-                    completion_logits(
-                        model,
-                        drawn.prompts,
-                        drawn.tokens,
-                        pad_token=self.vocabulary.pad_token,
-                        micro_batch=BATCH,
-                    )
+            # As few rows at once as keep the logits of a large vocabulary small.
+            micro_batch = max(1, FORWARD_NUMBERS // (max(drawn.lengths) * policy.config.get_text_config().vocab_size))
+            forward = {"pad_token": self.vocabulary.pad_token, "micro_batch": micro_batch}
+            policy_parts = completion_logits(policy, drawn.prompts, drawn.tokens, **forward)
+            sft_parts = completion_logits(sft, drawn.prompts, drawn.tokens, **forward)
+            for policy_part, sft_part in zip(policy_parts, sft_parts, strict=True):
+                _, rb_B = kl_of_completions(
+                    policy_part.logits_BTV,
+                    sft_part.logits_BTV,
+                    sft_part.tokens_BT,
+                    sft_part.in_completion_BT,
+                    temperature=float(self.sampling.temperature),
                 )
-                for model in (policy, sft)
-            )
-            _, rb_B = kl_of_completions(
-                policy_part.logits_BTV,
-                sft_part.logits_BTV,
-                sft_part.tokens_BT,
-                sft_part.in_completion_BT,
-                temperature=float(self.sampling.temperature),
-            )
-            kl_rb += rb_B.tolist()
+                kl_rb += rb_B.tolist()
         return {
             "evaluation/kl": sum(kl_rb) / len(kl_rb),
             "evaluation/reward": sum(scores) / len(scores),
