@@ -69,10 +69,8 @@ class Side:
         return max(block["peakBytes"] for block in self.blocks) / 2**20
 
     def phases(self) -> list[float]:
-        """Milliseconds a step: generate, score, update (all the rest of the step)."""
-        seconds = self.case.batch / self.rate
-        generate, score = self.facts["generateSeconds"], self.facts["scoreSeconds"]
-        return [1000 * generate, 1000 * score, 1000 * self.facts.get("updateSeconds", seconds - generate - score)]
+        """Median milliseconds a step: generate, score, update."""
+        return [1000 * self.facts[phase] for phase in PHASES]
 
 
 def start(name: str, python: str, module: str, arguments: Sequence[str], case: Case) -> Side:

@@ -11,7 +11,7 @@ import tempfile
 import time
 from importlib.metadata import version
 from pathlib import Path
-from statistics import mean
+from statistics import median
 
 import torch
 from datasets import Dataset
@@ -40,8 +40,10 @@ def reward(prompts, completions, **_others):
 class StepEnds(TrainerCallback):
     def __init__(self, blocks):
         self.blocks = blocks
+        self.ended_at: list[float] = []
 
     def on_step_end(self, args, state, control, **_others):
+        self.ended_at.append(time.perf_counter())
         self.blocks.step_ended()
 
 
@@ -52,6 +54,7 @@ class TimedTrainer(RLOOTrainer):
         super().__init__(*arguments, **named)
         self.generate_seconds: list[float] = []
         self.advantage_seconds: list[float] = []
+        self.advantages_at: list[float] = []
         self.lengths: set[int] = set()
 
     def _generate_single_turn(self, *arguments, **named):
@@ -64,7 +67,8 @@ class TimedTrainer(RLOOTrainer):
     def _generate_and_score_completions(self, inputs):
         start = time.perf_counter()
         batch = super()._generate_and_score_completions(inputs)
-        self.advantage_seconds.append(time.perf_counter() - start)
+        self.advantages_at.append(time.perf_counter())
+        self.advantage_seconds.append(self.advantages_at[-1] - start)
         return batch
 
 
@@ -109,19 +113,25 @@ def main(case: Case) -> None:
             train_dataset=Dataset.from_dict({"prompt": prompts}),
             processing_class=AutoTokenizer.from_pretrained(case.policy, padding_side="left"),
         )
-        trainer.add_callback(StepEnds(blocks))  # behind the one that moves the reference model
+        step_ends = StepEnds(blocks)
+        trainer.add_callback(step_ends)  # behind the one that moves the reference model
         before = [parameter.detach().clone() for parameter in trainer.ref_model.parameters()]
         trainer.train()
         moved = max((a - b).abs().max() for a, b in zip(before, trainer.ref_model.parameters(), strict=True))
     skipped = case.block_steps if case.num_blocks > 1 else 0
-    generate = mean(trainer.generate_seconds[skipped:])
+    starts = trainer.advantages_at
+    updates = [end - start for start, end in zip(starts, step_ends.ended_at, strict=True)]
+    scores = [
+        both - generate for both, generate in zip(trainer.advantage_seconds, trainer.generate_seconds, strict=True)
+    ]
     blocks.answer(
         {
             "versions": {name: version(name) for name in ("trl", "torch", "transformers")},
             "lengths": sorted(trainer.lengths),
             "anchorMoved": moved.item() > 0,
-            "generateSeconds": generate,
-            "scoreSeconds": mean(trainer.advantage_seconds[skipped:]) - generate,
+            "generateSeconds": median(trainer.generate_seconds[skipped:]),
+            "scoreSeconds": median(scores[skipped:]),
+            "updateSeconds": median(updates[skipped:]),
         }
     )
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import structlog
@@ -113,14 +114,14 @@ def context_of(case: Case, storage: str, blocks: Blocks | None = None) -> Contex
 
 
 def phases(context: Context, *, skipped: int) -> dict[str, float]:
-    """Mean seconds a step of each phase, from the worker's own stream of timings."""
+    """Median seconds a step of each phase, from the worker's own stream of timings."""
     stage = context.stage_input
     folder = artifacts.timings(stage.kind, stage.key, stage.attempt_id, 0).rpartition("/")[0]
     lines = [line for file in context.store.list(folder) for line in context.store.read(file.path).splitlines()]
     records: list[dict[str, Any]] = [json.loads(line) for line in lines]
     steady = [record for record in records if record["step"] > skipped]
     names = ("generateSeconds", "scoreSeconds", "updateSeconds")
-    return {name: sum(record[name] for record in steady) / len(steady) for name in names}
+    return {name: median(record[name] for record in steady) for name in names}
 
 
 def main(case: Case) -> None:
