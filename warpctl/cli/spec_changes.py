@@ -49,30 +49,39 @@ def changes_since_last_run(reference: RunReference) -> tuple[SpecChange, ...] | 
     changed = differences(old, reference.run)
     # What the old spec made is what a change can lose: its stages are looked at, not those of the new one.
     observed = replace(reference, run=old).engine().observe() if changed else Observed()
-    return spec_changes(old, reference.run, observed)
+    published = frozenset(reference.engine().observe().imported()) if changed else frozenset()
+    return spec_changes(old, reference.run, observed, published)
 
 
-def spec_changes(old: WarpRun, new: WarpRun, observed: Observed) -> tuple[SpecChange, ...]:
+def spec_changes(
+    old: WarpRun, new: WarpRun, observed: Observed, published: frozenset[str] = frozenset()
+) -> tuple[SpecChange, ...]:
     """Every changed field; the effect of an Outcome change is found by making that change alone.
 
-    `observed` is of the stages of `old`.
+    `observed` is of the stages of `old`; `published` are keys of `new` whose artifacts are there, as after a reverted edit.
     """
-    return tuple(_explained(change, old, new, observed) for change in differences(old, new))
+    return tuple(_explained(change, old, new, observed, published) for change in differences(old, new))
 
 
-def _explained(change: FieldChange, old: WarpRun, new: WarpRun, observed: Observed) -> SpecChange:
+def _explained(
+    change: FieldChange, old: WarpRun, new: WarpRun, observed: Observed, published: frozenset[str]
+) -> SpecChange:
     if change.change_class is not ChangeClass.OUTCOME:
         return SpecChange(change, _PLAIN_EFFECTS[change.change_class])
     alone = _with(old, change) or new
     before = stages(old, observed.imported()).stages
     after = stages(alone, observed.imported())
     changed = [stage for stage in before.values() if _key(after.stages, stage) != stage.key]
+    made = [stage for stage in changed if stage.kind != "report"]
+    anew = [stage for stage in made if _key(after.stages, stage) not in published]
     # Stopped attempts count: their resume states are hours of work that the new key leaves behind.
-    lost = tuple(stage.id for stage in changed if stage.key in observed.committed or stage.key in observed.attempts)
+    lost = tuple(stage.id for stage in anew if stage.key in observed.committed or stage.key in observed.attempts)
     if stages(old, observed.imported()).pending and all(stage.id in before for stage in changed):
         return SpecChange(change, "changes stages; which ones is known after import", lost)
     if not changed:
         return SpecChange(change, "changes no stage")
+    if made and not anew:
+        return SpecChange(change, "goes back to artifacts that are there")
     first = min((stage.iteration for stage in changed if stage.iteration), default=0)
     from_where = ", from its merge" if all(stage.kind != "rl" for stage in changed if stage.iteration == first) else ""
     what = f"reruns iteration {first} onward{from_where}" if first else f"reruns {changed[0].id} and what follows"
