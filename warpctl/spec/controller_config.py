@@ -1,0 +1,97 @@
+"""The controller's configuration: what an administrator decides for a cluster, in a ConfigMap.
+
+Cluster defaults fill in what a spec leaves open; tenancy says what a spec may ask for. A spec is tenant input that is read by a
+privileged identity, so what is not allowed here is refused.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from annotated_types import Ge, Le
+from pydantic import Field
+
+from warpctl.spec.base import SpecModel
+from warpctl.spec.compute import Quantity
+
+Names = tuple[str, ...]
+
+
+class Images(SpecModel):
+    """Images of the stages, by digest where it matters."""
+
+    slim: str = "ghcr.io/warpctl/slim:latest"
+    """For import, merge and report: no torch."""
+    worker: str = "ghcr.io/warpctl/worker:latest"
+    """For rl and evaluate."""
+    pull_policy: str = "IfNotPresent"
+    """As in a pod."""
+    pull_secrets: Names = ()
+    """Names of Secrets, in every namespace that runs are in."""
+
+
+class Defaults(SpecModel):
+    """Where a spec says nothing."""
+
+    cpu: Quantity = "1"
+    """CPU cores of each node of a stage."""
+    memory: Quantity = "4Gi"
+    """Memory of each node of a stage."""
+    shared_memory: Quantity = "1Gi"
+    """Size limit of /dev/shm; counts as memory."""
+    scratch: Quantity = "20Gi"
+    """Size limit of /tmp, on the node's disk."""
+    service_account: str = ""
+    """Identity of workers (workload identity); "": the namespace's default, without a token."""
+    env_from_secrets: Names = ()
+    """Secrets with credentials of the store, where workload identity gives none."""
+    hub_token_secret: str = ""
+    """Secret with HF_TOKEN, for import pods only; "": none."""
+    environment: dict[str, str] = Field(default_factory=dict)
+    """Environment variables of every worker, such as STORAGE_EMULATOR_HOST."""
+    grace_seconds: Annotated[int, Ge(10), Le(86_400)] = 300
+    """From SIGTERM to SIGKILL: time to save a resume state."""
+    ttl_seconds: Annotated[int, Ge(60), Le(31_536_000)] = 604_800
+    """How long a Job that succeeded stays."""
+    gpu_resource: str = "nvidia.com/gpu"
+    """Extended resource that counts GPUs."""
+
+
+class Tenancy(SpecModel):
+    """What runs of some namespaces may ask for."""
+
+    namespaces: Names = ("*",)
+    """Names, or "*" for all; of several entries the first that names the namespace counts, then "*"."""
+    storage: Names = ()
+    """Allowed prefixes of spec.storage.uri and of imports, such as gs://team-a/; file:// only if it stands here."""
+    images: Names = ()
+    """Allowed prefixes of podTemplate.image besides the defaults above."""
+    service_accounts: Names = ()
+    """Allowed service accounts besides the default."""
+    volumes: Names = ()
+    """Allowed volume types: persistentVolumeClaim, configMap, secret, emptyDir, ephemeral."""
+    secrets: Names = ()
+    """Secrets that a spec may name in envFromSecrets and volumes; "*" for all of its namespace."""
+
+
+class ControllerConfig(SpecModel):
+    """All of it."""
+
+    images: Images = Images()
+    defaults: Defaults = Defaults()
+    tenancy: tuple[Tenancy, ...] = ()
+    """No entry for a namespace: nothing that needs permission is allowed there."""
+    workers: Annotated[int, Ge(1), Le(256)] = 8
+    """Passes at once."""
+    progress_seconds: Annotated[int, Ge(1), Le(3600)] = 30
+    """Least time between two looks at the progress of a running stage."""
+    resync_seconds: Annotated[int, Ge(10), Le(86_400)] = 600
+    """A pass of every unfinished run at least this often."""
+
+    def tenancy_of(self, namespace: str) -> Tenancy:
+        """What this namespace may ask for."""
+        for wanted in (namespace, "*"):
+            for entry in self.tenancy:
+                if wanted in entry.namespaces:
+                    return entry
+        return Tenancy(namespaces=(namespace,))
