@@ -31,7 +31,7 @@ def make_point(
         identity={"kl": kl, "reward": reward, "heldOut": held_out, "seed": seed},
         prompts=tuple(f"prompt {number}" for number in range(num_prompts)),
         num_generations=num_generations,
-        completions=tuple(f"{completion} {number}" for number in range(count)),
+        completions=tuple(f"{completion} {number} of {seed}" for number in range(count)),
         kl_k1=tuple(float(value) for value in kl + 2.0 * generator.normal(size=count)),
         kl_rb=tuple(float(value) for value in kl * generator.gamma(9, 1 / 9, size=count)),
         reward=rewards,

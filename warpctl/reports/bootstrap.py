@@ -26,15 +26,23 @@ def replicate_means(values_KN: ArrayLike, *, generator: np.random.Generator, num
         raise ValueError(f"expected (quantities, prompts) with at least one prompt, got shape {values.shape}")
     num_prompts = values.shape[1]
     block = max(1, min(num_replicates, _MAX_CELLS // num_prompts))
-    means: list[Floats] = []
-    for start in range(0, num_replicates, block):
-        rows = min(block, num_replicates - start)
-        drawn_RN = generator.integers(0, num_prompts, size=(rows, num_prompts))
-        # How often each prompt was drawn in each row: one bincount over all rows at once.
-        flat = (drawn_RN + np.arange(rows)[:, None] * num_prompts).ravel()
-        counts_RN = np.bincount(flat, minlength=rows * num_prompts).reshape(rows, num_prompts)
-        means.append(values @ counts_RN.T.astype(np.float64) / num_prompts)
-    return np.concatenate(means, axis=1)
+    sizes = [min(block, num_replicates - start) for start in range(0, num_replicates, block)]
+    return np.concatenate(
+        [
+            values @ replicate_counts(num_prompts, generator=generator, num_replicates=size).T / num_prompts
+            for size in sizes
+        ],
+        axis=1,
+    )
+
+
+def replicate_counts(num_prompts: int, *, generator: np.random.Generator, num_replicates: int) -> Floats:
+    """How often each resampling draws each prompt (R, N); a row sums to N. For statistics that are no function of means."""
+    drawn_RN = generator.integers(0, num_prompts, size=(num_replicates, num_prompts))
+    # One bincount over all rows at once.
+    flat = (drawn_RN + np.arange(num_replicates)[:, None] * num_prompts).ravel()
+    counts = np.bincount(flat, minlength=num_replicates * num_prompts)
+    return counts.reshape(num_replicates, num_prompts).astype(np.float64)
 
 
 def interval(replicates_R: ArrayLike, *, level: float) -> tuple[Floats, Floats]:

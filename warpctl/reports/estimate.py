@@ -24,7 +24,8 @@ REWARD = "reward"
 LITI_PREFIX = "liti/"
 FIXED_KLS = (0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0)
 """Nats at which the reward is read off; fixed, so that runs can be compared."""
-_MIN_REACHED = 0.95  # share of replicates whose front reaches a KL before a reward is given for it
+MIN_REACHED = 0.95
+"""Share of replicates whose front reaches a KL before a reward is given for it."""
 
 
 @dataclass(frozen=True)
@@ -128,7 +129,7 @@ def estimate_front(
     on_front = _on_front(table, [p for p, named in enumerate(names) if not named.control])
     measures = (REWARD, *dict.fromkeys(name for _, point in pairs for name in point.held_out))
     iterations = sorted({named.iteration for named in names if named.iteration and not named.control})
-    lines = {i: [p for p, named in enumerate(names) if _is_on_line(named, i)] for i in iterations}
+    lines = {i: [p for p, named in enumerate(names) if is_on_line(named, i)] for i in iterations}
     return Front(
         points=tuple(
             FrontPoint(
@@ -172,7 +173,8 @@ def _quantities(point: EvaluatedPoint) -> dict[str, Floats]:
     return {name: point.per_prompt(values) for name, values in columns.items()}
 
 
-def _is_on_line(named: NamedPoint, iteration: int) -> bool:
+def is_on_line(named: NamedPoint, iteration: int) -> bool:
+    """Whether a point is SFT or a LITI rate of this iteration: the line that the iteration would put out."""
     is_liti = named.iteration == iteration and named.name.startswith(LITI_PREFIX)
     return not named.control and (named.name == SFT_POINT or is_liti)
 
@@ -237,6 +239,6 @@ def _iteration_front(
             at_R = reward_at_kl(kl_RP, reward_RP, at)
             is_reached_R = np.isfinite(at_R)
             mean = float(reward_at_kl(kl_P, reward_P, at))
-            if np.isfinite(mean) and is_reached_R.mean() >= _MIN_REACHED:
+            if np.isfinite(mean) and is_reached_R.mean() >= MIN_REACHED:
                 rewards[measure][at] = table.bounded(mean, at_R[is_reached_R])
     return IterationFront(iteration, areas, rewards)

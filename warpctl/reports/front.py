@@ -1,4 +1,5 @@
-"""The KL-reward front: which points are on it, how much it dominates, what it gives at a fixed KL.
+"""The KL-reward front: which points are on it, how much it dominates, what it gives at a fixed KL and
+between two.
 
 Low KL to the SFT policy is good, high reward is good. Arrays end in the axis of points (P); leading axes are free, so
 that bootstrap replicates (R, P) go through the same functions as the estimates (P,).
@@ -82,6 +83,42 @@ def reward_at_kl(kl: ArrayLike, reward: ArrayLike, at: float) -> Floats:
     between = np.where(is_right_P.any(axis=-1), left_reward + share * (right_reward - left_reward), left_reward)
     result: Floats = np.where(is_left_P.any(axis=-1) & (kl_P[..., -1] >= at), between, np.nan)
     return result
+
+
+def area_between(kl: ArrayLike, reward: ArrayLike, *, low: float, high: float) -> Floats:
+    """Integral of the front's reward over KL from `low` to `high` nats (nats x reward): (..., P) -> (...).
+
+    The front is the curve of `reward_at_kl`: linear in sqrt(KL) between non-dominated points, integrated exactly. Before
+    its first and after its last point it is held level, so that a replicate whose points fall just short of a limit has
+    an area too; choose limits that the estimated points reach. ValueError unless 0 <= low < high.
+    """
+    if not 0.0 <= low < high:
+        raise ValueError(f"the area needs limits 0 <= low < high, got {low}, {high}")
+    kl_P, reward_P = _points(kl, reward)
+    order = np.lexsort((-reward_P, kl_P), axis=-1)
+    kl_P = np.take_along_axis(kl_P, order, axis=-1)
+    reward_P = np.take_along_axis(reward_P, order, axis=-1)
+    is_on_front_P = _is_on_front(kl_P, reward_P)
+    place_P = np.arange(kl_P.shape[-1])
+    # The front's neighbours of every gap between sorted points: the last one at or before it, the first one after it.
+    before_P = np.maximum.accumulate(np.where(is_on_front_P, place_P, 0), axis=-1)
+    last = before_P[..., -1:]
+    after_P = np.where(is_on_front_P, place_P, kl_P.shape[-1])
+    after_P = np.minimum(np.minimum.accumulate(after_P[..., ::-1], axis=-1)[..., ::-1], last)
+    root_P = np.sqrt(np.maximum(kl_P, 0.0))
+    ends = (np.sqrt(low), np.sqrt(high))
+    left, right = before_P[..., :-1], after_P[..., 1:]
+    left_root, right_root = np.take_along_axis(root_P, left, -1), np.take_along_axis(root_P, right, -1)
+    left_reward, right_reward = np.take_along_axis(reward_P, left, -1), np.take_along_axis(reward_P, right, -1)
+    width = right_root - left_root
+    slope = np.divide(right_reward - left_reward, width, out=np.zeros_like(width), where=width > 0)
+    start, end = np.clip(root_P[..., :-1], *ends), np.clip(root_P[..., 1:], *ends)
+    # reward = left_reward + slope (u - left_root) with u = sqrt(KL), and dKL = 2 u du
+    inside = (left_reward - slope * left_root) * (end**2 - start**2) + slope * 2 / 3 * (end**3 - start**3)
+    first_kl, last_kl = (np.clip(kl_P[..., place], low, high) for place in (0, -1))
+    best = np.take_along_axis(reward_P, last, -1)[..., 0]
+    area: Floats = inside.sum(axis=-1) + (first_kl - low) * reward_P[..., 0] + (high - last_kl) * best
+    return area
 
 
 def _points(kl: ArrayLike, reward: ArrayLike) -> tuple[Floats, Floats]:
