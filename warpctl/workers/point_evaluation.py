@@ -7,10 +7,10 @@ The model that samples and the one that is the origin of the KL axis have one ar
 from __future__ import annotations
 
 import copy
+import dataclasses
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
@@ -20,7 +20,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from warpctl.errors import InputError, NumericsError
 from warpctl.reports.evaluation import EvaluatedPoint
-from warpctl.rl.logprobs import completion_logits
+from warpctl.rl.logprobs import forward_completions
 from warpctl.rl.randomness import derived_seed
 from warpctl.rl.sampling import Completions, sample
 from warpctl.spec.stage_input import EvaluateTask
@@ -35,17 +35,8 @@ KEPT_NUMBERS = 1 << 26
 """Decoding keeps its logits while they are at most this many (256 MiB): else the policy reads its completions again."""
 FORWARD_NUMBERS = 1 << 24
 """Logits of one forward pass over completions (64 MiB), one completion at least."""
-
-
-@dataclass(frozen=True)
-class Judged:
-    """One batch: text, KL and length of each completion."""
-
-    texts: list[str]
-    kl_k1: list[float]
-    kl_rb: list[float]
-    lengths: list[int]
-    truncated: list[bool]
+FORWARD_ROWS = 64
+"""Completions of one forward pass at most: more save no time, and their padding costs some."""
 
 
 class Evaluator:
@@ -105,12 +96,16 @@ class Evaluator:
         self.set_weights(liti_rate)
         count, generations = len(self.prompts.texts), self.task.num_generations
         rows = [prompt for prompt in range(count) for _ in range(generations)]
-        batches: list[Judged] = []
+        drawn: list[Completions] = []
+        kls: list[tuple[float, float]] = []
         with torch.no_grad(), self._arithmetic():
-            for number, start in enumerate(range(0, len(rows), BATCH)):
-                pause()
-                batches.append(self._judge(number, rows[start : start + BATCH], is_sft=liti_rate == 0))
-        completions = tuple(text for batch in batches for text in batch.texts)
+            for batches in self._windows(rows, is_sft=liti_rate == 0, pause=pause):
+                window = joined(batches)
+                # SFT is no distance from itself: measuring it would give the rounding of two ways to the same logits.
+                kls += [(0.0, 0.0)] * len(window.tokens) if liti_rate == 0 else self._kl(window)
+                drawn.append(dataclasses.replace(window, logits=None))
+        said = joined(drawn)
+        completions = tuple(self.vocabulary.decode(tokens) for tokens in said.tokens)
         asked = [self.prompts.texts[row] for row in rows]
         scores = {name: tuple(scorer(asked, completions)) for name, scorer in self.scorers.items()}
         weights = {reward.name: float(reward.weight) for reward in self.task.rewards}
@@ -119,15 +114,15 @@ class Evaluator:
             prompts=self.prompts.texts,
             num_generations=generations,
             completions=completions,
-            kl_k1=tuple(value for batch in batches for value in batch.kl_k1),
-            kl_rb=tuple(value for batch in batches for value in batch.kl_rb),
+            kl_k1=tuple(k1 for k1, _ in kls),
+            kl_rb=tuple(rb for _, rb in kls),
             reward=tuple(
                 math.fsum(weight * scores[name][row] for name, weight in weights.items()) for row in range(len(rows))
             ),
             scores={name: scores[name] for name in weights},
             held_out={reward.name: scores[reward.name] for reward in self.task.held_out_rewards},
-            lengths=tuple(length for batch in batches for length in batch.lengths),
-            truncated=tuple(cut for batch in batches for cut in batch.truncated),
+            lengths=tuple(said.lengths),
+            truncated=tuple(not is_complete for is_complete in said.is_complete),
         )
         if not all(map(math.isfinite, (*point.kl_k1, *point.kl_rb))):
             raise NumericsError(
@@ -136,59 +131,76 @@ class Evaluator:
             )
         return point
 
-    def _judge(self, number: int, rows: Sequence[int], *, is_sft: bool) -> Judged:
-        """Sample one batch and measure it. The batch's number seeds it: the same noise for every point."""
-        task, vocabulary = self.task, self.vocabulary
-        generator = torch.Generator(device=self._policy.device).manual_seed(derived_seed(task.seed, "evaluate", number))
-        prompts = [list(self.prompts.tokens[row]) for row in rows]
-        size = self._policy.config.get_text_config().vocab_size
-        drawn = sample(
+    def _windows(self, rows: Sequence[int], *, is_sft: bool, pause: Callable[[], None]) -> Iterator[list[Completions]]:
+        """Sample batch by batch; hand over as many batches together as may keep their logits, at least one."""
+        numbers_of_row = self.task.training.sampling.max_new_tokens * self._vocabulary_size
+        keep_logits = not is_sft and BATCH * numbers_of_row <= KEPT_NUMBERS
+        window_rows = max(BATCH, KEPT_NUMBERS // numbers_of_row // BATCH * BATCH)
+        batches: list[Completions] = []
+        for number, start in enumerate(range(0, len(rows), BATCH)):
+            pause()
+            batches.append(self._sample(number, rows[start : start + BATCH], keep_logits=keep_logits))
+            if len(batches) * BATCH >= window_rows:
+                yield batches
+                batches = []
+        if batches:
+            yield batches
+
+    def _sample(self, number: int, rows: Sequence[int], *, keep_logits: bool) -> Completions:
+        """One batch. Its number seeds it: the same noise for every point."""
+        seed = derived_seed(self.task.seed, "evaluate", number)
+        return sample(
             self._policy,
-            prompts,
-            sampling=task.training.sampling,
-            end_tokens=vocabulary.end_tokens,
-            pad_token=vocabulary.pad_token,
-            generator=generator,
-            keep_logits=not is_sft and len(rows) * task.training.sampling.max_new_tokens * size <= KEPT_NUMBERS,
-        )
-        # SFT is no distance from itself: measuring it would give the rounding of two ways to the same logits.
-        kl_k1, kl_rb = ([0.0] * len(rows),) * 2 if is_sft else self._kl(drawn, size)
-        return Judged(
-            texts=[vocabulary.decode(tokens) for tokens in drawn.tokens],
-            kl_k1=kl_k1,
-            kl_rb=kl_rb,
-            lengths=drawn.lengths,
-            truncated=[not is_complete for is_complete in drawn.is_complete],
+            [list(self.prompts.tokens[row]) for row in rows],
+            sampling=self.task.training.sampling,
+            end_tokens=self.vocabulary.end_tokens,
+            pad_token=self.vocabulary.pad_token,
+            generator=torch.Generator(device=self._policy.device).manual_seed(seed),
+            keep_logits=keep_logits,
         )
 
-    def _kl(self, drawn: Completions, vocabulary_size: int) -> tuple[list[float], list[float]]:
-        """(k1, Rao-Blackwellised) of each completion, a few completions at a time."""
-        micro_batch = max(1, FORWARD_NUMBERS // (max(drawn.lengths) * vocabulary_size))
-        kl_k1: list[float] = []
-        kl_rb: list[float] = []
-        pad_token = self.vocabulary.pad_token
-        forward = (drawn.prompts, drawn.tokens)
-        parts = completion_logits(self._sft, *forward, pad_token=pad_token, micro_batch=micro_batch)
-        for sft, policy_BTV in zip(parts, self._policy_logits(drawn, micro_batch), strict=True):
-            k1_B, rb_B = kl_of_completions(
-                policy_BTV,
-                sft.logits_BTV,
-                sft.tokens_BT,
-                sft.in_completion_BT,
-                temperature=float(self.task.training.sampling.temperature),
-            )
-            kl_k1 += k1_B.tolist()
-            kl_rb += rb_B.tolist()
-        return kl_k1, kl_rb
+    @property
+    def _vocabulary_size(self) -> int:
+        return int(self._policy.config.get_text_config().vocab_size)
 
-    def _policy_logits(self, drawn: Completions, micro_batch: int) -> Iterator[Tensor]:
-        """(B, T, V) of a few completions at a time: those that decoding kept, else from another forward pass."""
+    def _kl(self, drawn: Completions) -> list[tuple[float, float]]:
+        """(k1, Rao-Blackwellised) of each completion. Those of like lengths are read together: padding costs as tokens do."""
+        kls = [(0.0, 0.0)] * len(drawn.tokens)
+        order = sorted(range(len(kls)), key=lambda row: (len(drawn.tokens[row]), len(drawn.prompts[row])))
+        while order:
+            # the longest first: a forward pass over them needs most memory, and the rest fits where it did
+            longest = len(drawn.tokens[order[-1]])
+            size = min(FORWARD_ROWS, max(1, FORWARD_NUMBERS // (longest * self._vocabulary_size)))
+            rows, order = order[-size:], order[:-size]
+            for row, kl in zip(rows, self._kl_of(drawn, rows), strict=True):
+                kls[row] = kl
+        return kls
+
+    def _kl_of(self, drawn: Completions, rows: Sequence[int]) -> list[tuple[float, float]]:
+        """The same for some of the completions, in one forward pass of SFT and, without kept logits, one of the policy."""
+        texts = [drawn.prompts[row] for row in rows], [drawn.tokens[row] for row in rows]
+        sft = forward_completions(self._sft, *texts, pad_token=self.vocabulary.pad_token)
         if drawn.logits is not None:
-            for start in range(0, len(drawn.logits), micro_batch):
-                yield pad_sequence(drawn.logits[start : start + micro_batch], batch_first=True)
-            return
-        pad_token = self.vocabulary.pad_token
-        for part in completion_logits(
-            self._policy, drawn.prompts, drawn.tokens, pad_token=pad_token, micro_batch=micro_batch
-        ):
-            yield part.logits_BTV
+            policy_BTV = pad_sequence([drawn.logits[row] for row in rows], batch_first=True)
+        else:
+            policy_BTV = forward_completions(self._policy, *texts, pad_token=self.vocabulary.pad_token).logits_BTV
+        k1_B, rb_B = kl_of_completions(
+            policy_BTV,
+            sft.logits_BTV,
+            sft.tokens_BT,
+            sft.in_completion_BT,
+            temperature=float(self.task.training.sampling.temperature),
+        )
+        return list(zip(k1_B.tolist(), rb_B.tolist(), strict=True))
+
+
+def joined(parts: Sequence[Completions]) -> Completions:
+    """Batches as one, in order; logits where all have them."""
+    logits = [part.logits for part in parts if part.logits is not None]
+    return Completions(
+        prompts=[row for part in parts for row in part.prompts],
+        tokens=[row for part in parts for row in part.tokens],
+        logprobs=[row for part in parts for row in part.logprobs],
+        is_complete=[row for part in parts for row in part.is_complete],
+        logits=[row for part in logits for row in part] if len(logits) == len(parts) else None,
+    )
