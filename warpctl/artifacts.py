@@ -13,6 +13,7 @@ Paths are relative to the storage root and always use forward slashes:
     stages/<kind>/<key>/committed.json                          created once: the success
     points/<point key>.json                                     one evaluated point, created once
     runs/<namespace>/<name>/wanted.json                         roots of garbage collection
+    runs/<namespace>/<name>/deleting.json                       what a run wanted that is being deleted with its artifacts
     runs/<namespace>/<name>/report/...                          views
     runs/<namespace>/<name>/tensorboard/...                     event files of a tracker: views
 
@@ -97,6 +98,11 @@ def run(namespace: str, name: str) -> str:
 
 def wanted(namespace: str, name: str) -> str:
     return f"{run(namespace, name)}/wanted.json"
+
+
+def deleting(namespace: str, name: str) -> str:
+    """Stages that are being swept because their run is deleted."""
+    return f"{run(namespace, name)}/deleting.json"
 
 
 def tensorboard(namespace: str, name: str) -> str:

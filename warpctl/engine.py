@@ -35,6 +35,8 @@ class Engine:
     executor: Executor
     store: Store
     retry_since: datetime | None = None
+    earlier_gpu_seconds: float = 0.0
+    """Of attempts that the executor no longer sees."""
     markers: Markers = field(init=False)
     views: Views = field(init=False)
     _roots: frozenset[Root] | None = None
@@ -64,6 +66,7 @@ class Engine:
             attempts=attempts,
             retry_since=self.retry_since,
             roots=self._written_roots(),
+            earlier_gpu_seconds=self.earlier_gpu_seconds,
             shown_report=self.views.shown(),
         )
 

@@ -13,9 +13,9 @@ from tests.builders.world import a_run
 from warpctl import artifacts
 from warpctl.engine import Engine
 from warpctl.errors import StoreUnavailableError
-from warpctl.executors.base import stage_input
 from warpctl.plan.actions import Start
 from warpctl.plan.observed import Attempt, AttemptState, FailureClass
+from warpctl.render.stage_input import stage_input
 from warpctl.spec.stage_input import Resources
 from warpctl.spec.status import SUCCEEDED, StageState
 from warpctl.spec.warp_run import WarpRun

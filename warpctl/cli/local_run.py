@@ -14,9 +14,10 @@ from warpctl.cli.terminal import warn
 from warpctl.engine import Engine
 from warpctl.errors import UserError
 from warpctl.executors.local import LocalExecutor
-from warpctl.executors.places import Machine, num_cores
+from warpctl.executors.places import Machine
 from warpctl.plan.stages import rl_id
-from warpctl.spec.compute import PodTemplate
+from warpctl.spec.compute import num_cores
+from warpctl.spec.pod import PodTemplate
 from warpctl.spec.stage_input import StageKind
 from warpctl.spec.warp_run import Control, WarpRun
 from warpctl.storage.store import Store

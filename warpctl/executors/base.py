@@ -7,8 +7,6 @@ from typing import Protocol
 
 from warpctl.plan.actions import Start
 from warpctl.plan.observed import Attempt
-from warpctl.spec.stage_input import Resources, StageInput
-from warpctl.spec.warp_run import WarpRun
 
 
 class Executor(Protocol):
@@ -29,19 +27,3 @@ class Executor(Protocol):
     def forget(self, key: str) -> None:
         """Forget finished attempts of a stage whose artifact is gone: what they say of it is no longer true."""
         ...
-
-
-def stage_input(run: WarpRun, start: Start, *, attempt_id: str, storage: str, resources: Resources) -> StageInput:
-    """What the worker of this attempt is told."""
-    return StageInput(
-        stage_id=start.stage.id,
-        kind=start.stage.kind,
-        key=start.stage.key,
-        attempt_id=attempt_id,
-        namespace=run.metadata.namespace,
-        run=run.metadata.name,
-        storage=storage,
-        resources=resources,
-        inputs=start.inputs,
-        task=start.task,
-    )

@@ -30,14 +30,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from warpctl import artifacts
-from warpctl.errors import EXIT_FINAL, EXIT_INTERRUPTED, UserError, WarpctlError
-from warpctl.executors.base import stage_input
+from warpctl.errors import EXIT_FINAL, EXIT_INTERRUPTED, UserError
 from warpctl.executors.places import Machine, Place, find_place
+from warpctl.executors.progress import read_progress
 from warpctl.plan.actions import Start
 from warpctl.plan.observed import Attempt, AttemptState, FailureClass
+from warpctl.render.stage_input import stage_input
 from warpctl.spec.stage_input import ENVIRONMENT_VARIABLE, Resources, StageKind
-from warpctl.spec.status import Progress
 from warpctl.spec.warp_run import WarpRun
 from warpctl.storage.store import Store
 
@@ -189,7 +188,7 @@ class LocalExecutor:
         environment |= {"TOKENIZERS_PARALLELISM": "false", "PYTHONUNBUFFERED": "1"}
         environment["CUDA_VISIBLE_DEVICES"] = ",".join(place.gpus)
         template = self.run.spec.compute.of(kind).pod_template
-        return environment | {variable.name: variable.value for variable in template.env}
+        return environment | {each.name: each.value for each in template.env if each.secret_key_ref is None}
 
     def _taken(self) -> list[Place]:
         taken = []
@@ -215,25 +214,11 @@ class LocalExecutor:
             started_at=started,
             is_stopping=stopping is not None,
             gpu_seconds=len(record["gpus"]) * ((self.now() - started).total_seconds() if is_alive else 0.0),
-            progress=self._progress(record, folder.parent.name) if is_alive else None,
+            progress=read_progress(self.store, record["kind"], folder.parent.name, record["attemptId"])
+            if is_alive
+            else None,
         )
         return attempt if is_alive else _ended(attempt, folder, record, stopping)
-
-    def _progress(self, record: Mapping[str, Any], key: str) -> Progress | None:
-        path = artifacts.progress(record["kind"], key, record["attemptId"])
-        try:
-            body = json.loads(self.store.read_or_none(path) or b"{}")
-            known = {"done", "total", "unit", "doneAtStart", "elapsedSeconds", "at"}
-            return Progress(
-                done=body["done"],
-                total=body["total"],
-                unit=body["unit"],
-                done_at_start=body.get("doneAtStart", 0),
-                elapsed_seconds=body["elapsedSeconds"],
-                fields={name: value for name, value in body.items() if name not in known},
-            )
-        except (OSError, ValueError, KeyError, TypeError, WarpctlError):  # a view: not there yet, or not worth an error
-            return None
 
 
 def _ended(attempt: Attempt, folder: Path, record: Mapping[str, Any], stopping: Mapping[str, Any] | None) -> Attempt:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import math
 import os
 import shutil
 import subprocess
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from warpctl.spec.compute import StageCompute
-
-_SUFFIXES = {"m": 0.001, "k": 1e3, "M": 1e6, "G": 1e9}
+from warpctl.spec.compute import StageCompute, num_cores
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,14 +37,6 @@ def this_machine(environment: Mapping[str, str]) -> Machine:
     query = ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"]
     answer = subprocess.run(query, capture_output=True, text=True, timeout=30, check=False)
     return Machine(cores, tuple(answer.stdout.split()) if answer.returncode == 0 else ())
-
-
-def num_cores(compute: StageCompute) -> int:
-    """Whole cores that a stage takes: its cpu quantity rounded up, 1 where nothing is said."""
-    if compute.cpu is None:
-        return 1
-    number, suffix = compute.cpu.rstrip("mkMG"), compute.cpu[-1]
-    return max(1, math.ceil(float(number) * _SUFFIXES.get(suffix, 1.0)))
 
 
 def find_place(machine: Machine, taken: Iterable[Place], compute: StageCompute) -> Place | None:

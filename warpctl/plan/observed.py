@@ -45,6 +45,8 @@ class Attempt:
     is_stopping: bool = False
     gpu_seconds: float = 0.0
     progress: Progress | None = None
+    waits_for: str = ""
+    """Why it has not begun to work: no node fits, a quota, an image that cannot be pulled; "" once it works."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +85,8 @@ class Observed:
     """Failures that ended before this instant were pardoned (locally: by a new `warpctl run`)."""
     roots: frozenset[Root] = frozenset()
     """The collection roots (wanted.json) that are in the store."""
+    earlier_gpu_seconds: float = 0.0
+    """GPU-seconds of this run's attempts that can no longer be seen."""
     shown_report: str = ""
     """Key of the report that the run's views show."""
 

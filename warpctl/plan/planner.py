@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from warpctl.names import CANCEL
 from warpctl.plan.actions import Action, Collect, Forget, Show, Start, Stop, WriteRoots
 from warpctl.plan.demand import given_up_keys, has_inputs, mixed_members, needed_stages
 from warpctl.plan.observed import Observed, Root
@@ -38,6 +39,8 @@ def plan(run: WarpRun, observed: Observed, now: datetime) -> tuple[Action, ...]:
 
 def why_suspended(run: WarpRun, observed: Observed) -> str:
     """Why nothing may run now, as a sentence; "" when it may."""
+    if run.is_cancelled:
+        return f"cancelled: the annotation {CANCEL} is set"
     if run.spec.suspend:
         return "spec.suspend is true"
     limit = run.spec.budget.gpu_hours
@@ -48,9 +51,9 @@ def why_suspended(run: WarpRun, observed: Observed) -> str:
 
 
 def gpu_hours(observed: Observed) -> float:
-    """GPU-hours of all attempts that were seen, useful or lost."""
+    """GPU-hours of all attempts of this run, useful or lost."""
     seconds = sum(attempt.gpu_seconds for attempts in observed.attempts.values() for attempt in attempts)
-    return seconds / SECONDS_PER_HOUR
+    return (observed.earlier_gpu_seconds + seconds) / SECONDS_PER_HOUR
 
 
 def _stops(needed: dict[str, Stage], observed: Observed, suspended: str) -> tuple[Stop, ...]:

@@ -92,14 +92,15 @@ def _row(
         iteration=stage.iteration,
         member=stage.member,
         control=stage.control,
-        state=_state(stage, needed, judgement, is_ready=is_ready),
+        state=_state(stage, needed, judgement, is_ready=is_ready, waits=bool(newest and newest.waits_for)),
         attempts=len(attempts),
         cached=committed is not None and all(a.attempt_id != committed.attempt_id for a in attempts),
-        message=judgement.message,
+        message=judgement.message or (newest.waits_for if newest else ""),
         attempt_id=newest.attempt_id if newest else "",
         progress=newest.progress if newest and newest.state is AttemptState.ACTIVE else None,
         started_at=newest.started_at.isoformat() if newest else "",
         ended_at=_ended(newest) or shown_end,
+        retry_at=judgement.retry_at.isoformat() if judgement.retry_at else "",
     )
 
 
@@ -107,13 +108,13 @@ def _ended(attempt: Attempt | None) -> str:
     return attempt.ended_at.isoformat() if attempt and attempt.ended_at else ""
 
 
-def _state(stage: Stage, needed: dict[str, Stage], judgement: Judgement, *, is_ready: bool) -> StageState:
+def _state(stage: Stage, needed: dict[str, Stage], judgement: Judgement, *, is_ready: bool, waits: bool) -> StageState:
     if judgement.verdict is Verdict.SUCCEEDED:
         return StageState.SUCCEEDED
     if stage.id not in needed:
         return StageState.UNNEEDED
     states = {
-        Verdict.RUNNING: StageState.RUNNING,
+        Verdict.RUNNING: StageState.QUEUED if waits else StageState.RUNNING,
         Verdict.BACKING_OFF: StageState.RETRYING,
         Verdict.STALLED: StageState.STALLED,
     }
@@ -132,6 +133,7 @@ def _conditions(
     succeeded = not graph.pending and all(observed.is_committed(graph.stages[stage].key) for stage in wanted)
     stalled = [row for row in rows if row.state is StageState.STALLED]
     running = [row for row in rows if row.state is StageState.RUNNING]
+    waiting = [row for row in rows if row.state is StageState.QUEUED and row.message]
     suspended = "" if succeeded else why_suspended(run, observed)
     if succeeded:
         reason, message = "Succeeded", "every iteration is merged and evaluated"
@@ -140,12 +142,14 @@ def _conditions(
     elif stalled:
         names = ", ".join(row.id for row in stalled[:3]) + (", ..." if len(stalled) > 3 else "")
         reason, message = "StageStalled", f"{names}: {stalled[0].message}"
+    elif waiting and not running:
+        reason, message = "Waiting", f"{waiting[0].id}: {waiting[0].message}"
     else:
         published = sum(row.state is StageState.SUCCEEDED for row in rows)
         reason, message = "Progressing", f"{published} stages are published, {len(running)} are running"
     facts = {
         READY: succeeded,
-        RECONCILING: not (succeeded or suspended or (stalled and not running)),
+        RECONCILING: not (succeeded or suspended or (stalled and not (running or waiting))),
         STALLED: bool(stalled) and not succeeded,
         SUSPENDED: bool(suspended),
         SUCCEEDED: succeeded,

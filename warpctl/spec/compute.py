@@ -2,67 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated
 
 from annotated_types import Ge, Gt, Le
-from pydantic import Field, StringConstraints
+from pydantic import Field
 
 from warpctl.spec.base import DecimalText, SpecModel
+from warpctl.spec.pod import PodTemplate, Quantity
 
-QUANTITY_PATTERN = r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|Ki|Mi|Gi|Ti)?$"
-Quantity = Annotated[str, StringConstraints(max_length=32, pattern=QUANTITY_PATTERN)]
-ShortText = Annotated[str, StringConstraints(max_length=256)]
-EnvName = Annotated[str, StringConstraints(max_length=256, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
-
-
-class EnvVar(SpecModel):
-    """One environment variable of the worker; secrets come through envFrom."""
-
-    name: EnvName
-    """Its name."""
-    value: Annotated[str, StringConstraints(max_length=4096)]
-    """Its value, in clear text."""
-
-
-class Toleration(SpecModel):
-    """As in a Kubernetes pod."""
-
-    key: ShortText = ""
-    """Taint key; empty with operator Exists tolerates every taint."""
-    operator: Literal["Exists", "Equal"] = "Equal"
-    """Exists or Equal."""
-    value: ShortText = ""
-    """Taint value, with Equal."""
-    effect: Literal["", "NoSchedule", "PreferNoSchedule", "NoExecute"] = ""
-    """Taint effect; empty means all."""
-
-
-class PodTemplate(SpecModel):
-    """The part of a pod that a run may choose; a local run uses env and ignores the rest, with a warning."""
-
-    image: ShortText | None = None
-    """Worker image; null: the controller's default for this stage kind."""
-    image_pull_secrets: Annotated[tuple[ShortText, ...], Field(max_length=8)] = ()
-    """Names of image pull secrets."""
-    node_selector: dict[ShortText, ShortText] = Field(default_factory=dict, max_length=32)
-    """Node labels to require."""
-    tolerations: Annotated[tuple[Toleration, ...], Field(max_length=16)] = ()
-    """Taints to tolerate."""
-    priority_class_name: ShortText | None = None
-    """Pod priority class."""
-    service_account_name: ShortText | None = None
-    """Identity of the worker (workload identity)."""
-    runtime_class_name: ShortText | None = None
-    """Container runtime class."""
-    env: Annotated[tuple[EnvVar, ...], Field(max_length=64)] = ()
-    """Environment variables of the worker."""
-    env_from_secrets: Annotated[tuple[ShortText, ...], Field(max_length=8)] = ()
-    """Secrets whose keys become environment variables."""
-    annotations: dict[ShortText, Annotated[str, StringConstraints(max_length=1024)]] = Field(
-        default_factory=dict, max_length=32
-    )
-    """Pod annotations."""
+_SUFFIXES = {"m": 0.001, "k": 1e3, "M": 1e6, "G": 1e9}
 
 
 class StageCompute(SpecModel):
@@ -103,6 +53,12 @@ class Compute(SpecModel):
             "evaluate": self.evaluate,
             "report": self.report,
         }[kind]
+
+
+def num_cores(compute: StageCompute, default: str = "1") -> int:
+    """Whole cores that a stage takes: its cpu quantity rounded up, `default` where nothing is said."""
+    quantity = compute.cpu or default
+    return max(1, math.ceil(float(quantity.rstrip("mkMG")) * _SUFFIXES.get(quantity[-1], 1.0)))
 
 
 class Retry(SpecModel):

@@ -12,7 +12,7 @@ from annotated_types import Ge, Le
 from pydantic import Field
 
 from warpctl.spec.base import SpecModel
-from warpctl.spec.compute import Quantity
+from warpctl.spec.pod import Quantity
 
 Names = tuple[str, ...]
 

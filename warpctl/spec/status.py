@@ -17,7 +17,7 @@ class StageState(StrEnum):
     WAITING = "Waiting"
     """Its inputs are not all published."""
     QUEUED = "Queued"
-    """It could start, and waits for a free place."""
+    """It could start, and waits for a free place; in a cluster perhaps with a Job that has no node yet."""
     RUNNING = "Running"
     RETRYING = "Retrying"
     """An attempt failed; the next one starts after a pause."""
@@ -62,6 +62,8 @@ class StageStatus(SpecModel):
     progress: Progress | None = None
     started_at: str = ""
     ended_at: str = ""
+    retry_at: str = ""
+    """When the next attempt may start, while it is Retrying."""
 
 
 class ConditionStatus(StrEnum):

@@ -10,14 +10,14 @@ from annotated_types import Ge, Gt, Le, Lt
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 from pydantic.alias_generators import to_camel
 
+from warpctl import names
 from warpctl.spec.base import DecimalText, Disagreement, SpecModel, refuse
 from warpctl.spec.compute import Budget, Compute, DeletionPolicy, Retention, Retry, UpdatePolicy
 from warpctl.spec.models import HeldOutSplit, Models, Prompts, Storage
 from warpctl.spec.tracking import Tracking
 from warpctl.spec.training import Merge, Training
 
-API_VERSION = "warpctl.dev/v1alpha1"
-REFRESH_ANNOTATION = "warpctl.dev/refresh"
+API_VERSION = f"{names.GROUP}/v1alpha1"
 NAME_PATTERN = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"
 
 
@@ -178,7 +178,12 @@ class WarpRun(SpecModel):
     @property
     def refresh_nonce(self) -> str:
         """Part of every import's key: a new one imports everything again."""
-        return self.metadata.annotations.get(REFRESH_ANNOTATION, "")
+        return self.metadata.annotations.get(names.REFRESH, "")
+
+    @property
+    def is_cancelled(self) -> bool:
+        """Whether its workers shall save and leave until the annotation goes."""
+        return bool(self.metadata.annotations.get(names.CANCEL))
 
     @property
     def full_name(self) -> str:

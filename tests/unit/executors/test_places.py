@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from warpctl.executors.places import Machine, Place, find_place, num_cores, this_machine
-from warpctl.spec.compute import StageCompute
+from warpctl.executors.places import Machine, Place, find_place, this_machine
+from warpctl.spec.compute import StageCompute, num_cores
 
 
 @pytest.mark.parametrize(("cpu", "cores"), [(None, 1), ("1", 1), ("500m", 1), ("1500m", 2), ("4", 4), ("2.5", 3)])

@@ -1,0 +1,175 @@
+"""Runs workers as Jobs: one Job is one attempt. Observes from lists that are kept up to date, so looking costs no request.
+
+Names are deterministic, so a stale view is harmless: creating an attempt that is there already is answered with a conflict.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from typing import Protocol
+
+from warpctl.executors.job_facts import JobFacts, PodFacts, attempt
+from warpctl.executors.progress import read_progress
+from warpctl.kube.api import Api, Object
+from warpctl.kube.errors import ClusterError
+from warpctl.kube.resources import EVENTS, JOBS, SERVICES
+from warpctl.plan.actions import Start
+from warpctl.plan.observed import Attempt, AttemptState
+from warpctl.render.job import render_job
+from warpctl.render.service import render_service
+from warpctl.spec.controller_config import ControllerConfig
+from warpctl.spec.status import Progress
+from warpctl.spec.warp_run import WarpRun
+from warpctl.storage.store import Store
+
+REFUSED_AFTER = timedelta(seconds=10)
+"""A Job without a pod for this long is asked about: a quota, an admission policy."""
+
+
+class World(Protocol):
+    """What is known of Jobs and pods without asking."""
+
+    def jobs_of(self, namespace: str, *, owner_uid: str, keys: frozenset[str], storage: str) -> list[JobFacts]:
+        """Jobs of this owner, and Jobs of these stages of anybody in the namespace, all with this storage."""
+        ...
+
+    def pods_of(self, job_uid: str) -> list[PodFacts]:
+        """Pods of one Job."""
+        ...
+
+    def accept_job(self, job: Object) -> JobFacts:
+        """Take a Job that was just created as seen."""
+        ...
+
+
+@dataclass
+class KubernetesExecutor:
+    """The attempts of one WarpRun. `world` is shared by all runs; `config` may be exchanged between passes."""
+
+    run: WarpRun
+    uid: str
+    api: Api
+    world: World
+    config: ControllerConfig
+    store: Store
+    now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    shared_keys: set[str] = field(default_factory=set)
+    """Stages that another run of the namespace has an attempt of."""
+    _progress: dict[str, tuple[datetime, Progress | None]] = field(default_factory=dict)
+    _refusals: dict[str, tuple[datetime, str]] = field(default_factory=dict)
+
+    def attempts(self) -> dict[str, tuple[Attempt, ...]]:
+        """All attempts, other runs' of the same stages among them; those cost this run nothing."""
+        now = self.now()
+        found: dict[str, list[Attempt]] = {}
+        for job in self._jobs():
+            pods = self.world.pods_of(job.uid)
+            refused = self._why_refused(job, now) if not pods else ""
+            seen = attempt(job, pods, now, refused=refused)
+            if job.owner_uid != self.uid:
+                self.shared_keys.add(job.key)
+                seen = replace(seen, gpu_seconds=0.0)
+            if seen.state is AttemptState.ACTIVE and not seen.waits_for:
+                seen = replace(seen, progress=self._progress_of(job, seen, now))
+            found.setdefault(job.key, []).append(seen)
+        self._forget_old({each.attempt_id for group in found.values() for each in group})
+        return {key: tuple(sorted(group, key=lambda each: each.number)) for key, group in found.items()}
+
+    def start(self, start: Start) -> bool:
+        """Create the attempt's Job, and its headless Service; False when somebody has just done so."""
+        namespace = self.run.metadata.namespace
+        job = render_job(self.run, start, storage=self.store.root, uid=self.uid, config=self.config)
+        try:
+            created = self.api.create(JOBS, namespace, job)
+        except ClusterError as error:
+            if not error.is_conflict:
+                raise
+            self.shared_keys.add(start.stage.key)
+            return False
+        facts = self.world.accept_job(created)
+        service = render_service(self.run, start, job_name=facts.name, job_uid=facts.uid)
+        if service is not None:
+            try:
+                self.api.create(SERVICES, namespace, service)
+            except ClusterError as error:
+                if not error.is_conflict:
+                    raise
+        return True
+
+    def stop(self, attempt: Attempt, reason: str) -> None:
+        """Delete the attempt's Job, which stays until its pods have saved and gone. Another run's Job is left to it."""
+        del reason  # the run's status says it
+        for job in self._jobs():
+            if (
+                job.key == attempt.key
+                and job.number == attempt.number
+                and job.owner_uid == self.uid
+                and not job.is_deleting
+            ):
+                self._delete(job)
+
+    def forget(self, key: str) -> None:
+        """Delete finished Jobs of a stage whose artifact is gone."""
+        for job in self._jobs():
+            if job.key == key and job.owner_uid == self.uid and job.state is not AttemptState.ACTIVE:
+                self._delete(job)
+
+    def is_waiting_for_pods(self) -> bool:
+        """Whether some Job has no pod yet: nobody tells us why, so it is asked."""
+        return any(
+            job.state is AttemptState.ACTIVE and not job.is_deleting and not self.world.pods_of(job.uid)
+            for job in self._jobs()
+        )
+
+    def _jobs(self) -> list[JobFacts]:
+        return self.world.jobs_of(
+            self.run.metadata.namespace, owner_uid=self.uid, keys=frozenset(self.shared_keys), storage=self.store.root
+        )
+
+    def _delete(self, job: JobFacts) -> None:
+        self.api.delete(JOBS, job.namespace, job.name, uid=job.uid, propagation="Foreground")
+
+    def _progress_of(self, job: JobFacts, seen: Attempt, now: datetime) -> Progress | None:
+        """What the worker left in the store, read at a bounded rate; a view, never worth an error."""
+        known = self._progress.get(seen.attempt_id)
+        pause = timedelta(seconds=self.config.progress_seconds)
+        if known is not None and now - known[0] < pause:
+            return known[1]
+        if known is None:
+            # Nothing can be there yet: the first look comes one pause after the start.
+            self._progress[seen.attempt_id] = (max(seen.started_at, now - pause), None)
+            if now - seen.started_at < pause:
+                return None
+        progress = read_progress(self.store, _kind(job.name), job.key, seen.attempt_id)
+        self._progress[seen.attempt_id] = (now, progress)
+        return progress
+
+    def _why_refused(self, job: JobFacts, now: datetime) -> str:
+        """Why the Job controller could not create pods (quota, admission), from its newest Event; asked once a minute."""
+        if job.state is not AttemptState.ACTIVE or job.is_suspended or now - job.created_at < REFUSED_AFTER:
+            return ""
+        known = self._refusals.get(job.uid)
+        if known is not None and now - known[0] < timedelta(minutes=1):
+            return known[1]
+        try:
+            fields = f"involvedObject.uid={job.uid},reason=FailedCreate"
+            events = self.api.list(EVENTS, job.namespace, fields=fields).items
+        except ClusterError:
+            return known[1] if known else ""
+        said = max(events, key=_event_time)["message"][:400] if events else ""
+        self._refusals[job.uid] = (now, said)
+        return said
+
+    def _forget_old(self, alive: set[str]) -> None:
+        for attempt_id in [each for each in self._progress if each not in alive]:
+            del self._progress[attempt_id]
+
+
+def _kind(job_name: str) -> str:
+    return job_name.split("-", 1)[0]
+
+
+def _event_time(event: Mapping[str, object]) -> str:
+    return str(event.get("lastTimestamp") or event.get("eventTime") or "")
