@@ -63,7 +63,7 @@ def moved(weights: bytes, seed: int) -> bytes:
     return save(
         {
             name: (value + NOISE * value.std() * generator.standard_normal(value.shape)).astype(np.float32)
-            for name, value in load(weights).items()
+            for name, value in sorted(load(weights).items())
         }
     )
 
@@ -114,9 +114,7 @@ def context_of(laboratory: Path, storage: str) -> ListeningContext:
                 max_prompt_tokens=32,
             ),
             rewards=(CheckpointReward(type="Checkpoint", name="learned", uri="reward"),),
-            held_out_rewards=(
-                FunctionReward(type="Function", name="truth", function=GROUND_TRUTH, revision="1"),
-            ),
+            held_out_rewards=(FunctionReward(type="Function", name="truth", function=GROUND_TRUTH, revision="1"),),
         ),
     )
     publication = Publication(store, stage, now=lambda: datetime.now(UTC))
@@ -147,9 +145,13 @@ def main(arguments: Sequence[str]) -> None:
             evaluate_main(context)
         total = time.process_time() - start
         if options.profile:
-            pstats.Stats(profile).sort_stats("cumtime").print_stats(r"warpctl|gemma|modeling_l|sdpa|_tokenizer|encode|batch_decode|decode")
+            pstats.Stats(profile).sort_stats("cumtime").print_stats(
+                r"warpctl|gemma|modeling_l|sdpa|_tokenizer|encode|batch_decode|decode"
+            )
         # the first mark says how many are cached; the first point holds the start: torch, models, prompts
-        seconds = [after - before for before, after in zip([start, *context.marks[1:]], context.marks[1:], strict=False)]
+        seconds = [
+            after - before for before, after in zip([start, *context.marks[1:]], context.marks[1:], strict=False)
+        ]
         print(f"{'POINT':<16}{'CPU S':>8}{'KL':>8}{'LENGTH':>8}")
         for (name, point), spent in zip(points_of(context), seconds, strict=True):
             kl, length = (sum(values) / len(values) for values in (point.kl_rb, point.lengths))

@@ -29,8 +29,11 @@ from warpctl.workers.policies import Vocabulary
 from warpctl.workers.prompt_set import PromptSet
 from warpctl.workers.rewards import Scorer
 
-BATCH = 64
-"""Completions sampled together. It decides which noise a completion gets: part of algorithm version 1, not a setting."""
+BATCH_TOKENS = 1 << 13
+BATCH_ROWS = (64, 256)
+"""Completions sampled together: as many as may have `BATCH_TOKENS` tokens, within these bounds (short completions are cheaper
+in large batches, long ones need memory). It decides which noise a completion gets: part of algorithm version 1, no setting.
+"""
 KEPT_NUMBERS = 1 << 26
 """Decoding keeps its logits while they are at most this many (256 MiB): else the policy reads its completions again."""
 FORWARD_NUMBERS = 1 << 24
@@ -134,13 +137,14 @@ class Evaluator:
     def _windows(self, rows: Sequence[int], *, is_sft: bool, pause: Callable[[], None]) -> Iterator[list[Completions]]:
         """Sample batch by batch; hand over as many batches together as may keep their logits, at least one."""
         numbers_of_row = self.task.training.sampling.max_new_tokens * self._vocabulary_size
-        keep_logits = not is_sft and BATCH * numbers_of_row <= KEPT_NUMBERS
-        window_rows = max(BATCH, KEPT_NUMBERS // numbers_of_row // BATCH * BATCH)
+        batch = batch_rows(self.task.training.sampling.max_new_tokens)
+        keep_logits = not is_sft and batch * numbers_of_row <= KEPT_NUMBERS
+        window_rows = max(batch, KEPT_NUMBERS // numbers_of_row // batch * batch)
         batches: list[Completions] = []
-        for number, start in enumerate(range(0, len(rows), BATCH)):
+        for number, start in enumerate(range(0, len(rows), batch)):
             pause()
-            batches.append(self._sample(number, rows[start : start + BATCH], keep_logits=keep_logits))
-            if len(batches) * BATCH >= window_rows:
+            batches.append(self._sample(number, rows[start : start + batch], keep_logits=keep_logits))
+            if len(batches) * batch >= window_rows:
                 yield batches
                 batches = []
         if batches:
@@ -192,6 +196,12 @@ class Evaluator:
             temperature=float(self.task.training.sampling.temperature),
         )
         return list(zip(k1_B.tolist(), rb_B.tolist(), strict=True))
+
+
+def batch_rows(max_new_tokens: int) -> int:
+    """Completions sampled together: a function of the spec alone, so that every machine draws the same noise."""
+    fewest, most = BATCH_ROWS
+    return min(most, max(fewest, BATCH_TOKENS // max_new_tokens))
 
 
 def joined(parts: Sequence[Completions]) -> Completions:

@@ -211,7 +211,7 @@ def test_length_counts_the_end_and_truncated_is_a_completion_without_one():
 
 
 def test_batches_have_noise_of_their_own_and_keep_the_order_of_prompts(monkeypatch):
-    monkeypatch.setattr(point_evaluation, "BATCH", 2)
+    monkeypatch.setattr(point_evaluation, "BATCH_ROWS", (2, 2))
     twins = PromptSet(("prompt 0", "prompt 1") * 2, ((2, 5), (2, 5)) * 2, num_dropped=0, num_cut=0)
 
     point = evaluator(prompts=twins).evaluate(Decimal(1), {})
@@ -220,8 +220,41 @@ def test_batches_have_noise_of_their_own_and_keep_the_order_of_prompts(monkeypat
     assert point.completions[:2] != point.completions[2:]
 
 
+@pytest.mark.parametrize("kept_rows", [0, 1, 100])
+def test_how_completions_are_grouped_for_the_kl_changes_no_number(monkeypatch, kept_rows):
+    whole = evaluator(numGenerations=3).evaluate(Decimal("0.7"), {})
+    assert len(set(whole.lengths)) > 2
+    # the same noise, 7 tokens a row: windows that keep the logits of no batch, of one or of all
+    monkeypatch.setattr(point_evaluation, "KEPT_NUMBERS", SIZE * 7 * kept_rows * point_evaluation.BATCH_ROWS[1])
+    monkeypatch.setattr(point_evaluation, "FORWARD_ROWS", 4)
+
+    parts = evaluator(numGenerations=3).evaluate(Decimal("0.7"), {})
+
+    assert parts.completions == whole.completions
+    assert parts.kl_rb == pytest.approx(whole.kl_rb, abs=1e-4)
+    assert parts.kl_k1 == pytest.approx(whole.kl_k1, abs=1e-4)
+
+
+def test_windows_of_several_batches_keep_every_completion_in_its_place(monkeypatch):
+    monkeypatch.setattr(point_evaluation, "BATCH_ROWS", (4, 4))
+    monkeypatch.setattr(point_evaluation, "KEPT_NUMBERS", SIZE * 7 * 8)  # windows of 8, 8, 4 rows
+    point = evaluator(numGenerations=4).evaluate(Decimal(1), {})
+    monkeypatch.setattr(point_evaluation, "KEPT_NUMBERS", 0)
+
+    alone = evaluator(numGenerations=4).evaluate(Decimal(1), {})
+
+    assert point.completions == alone.completions
+    assert point.lengths == alone.lengths
+    assert point.kl_rb == pytest.approx(alone.kl_rb, abs=1e-4)
+
+
+@pytest.mark.parametrize(("tokens", "rows"), [(1, 256), (32, 256), (64, 128), (128, 64), (2048, 64)])
+def test_short_completions_are_sampled_in_larger_batches(tokens, rows):
+    assert point_evaluation.batch_rows(tokens) == rows
+
+
 def test_a_request_to_stop_is_obeyed_between_batches(monkeypatch):
-    monkeypatch.setattr(point_evaluation, "BATCH", 2)
+    monkeypatch.setattr(point_evaluation, "BATCH_ROWS", (2, 2))
     calls = []
 
     def pause():
