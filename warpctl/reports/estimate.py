@@ -17,6 +17,7 @@ from warpctl.errors import InputError
 from warpctl.reports.bootstrap import NUM_REPLICATES, interval, replicate_means
 from warpctl.reports.evaluation import SFT_POINT, EvaluatedPoint, NamedPoint
 from warpctl.reports.front import hypervolume, non_dominated, reward_at_kl
+from warpctl.reports.self_similarity import self_similarity
 
 Floats = NDArray[np.float64]
 
@@ -54,6 +55,8 @@ class FrontPoint:
     """Tokens per completion."""
     truncated: Estimate
     """Share of completions cut at the token limit."""
+    self_similarity: Estimate
+    """Of its completions for different prompts, 0 to 1 (self_similarity.py)."""
     is_on_front: bool
 
     def measure(self, name: str) -> Estimate | None:
@@ -141,6 +144,7 @@ def estimate_front(
                 held_out={name: table.estimate(p, f"held_out/{name}") for name in point.held_out},
                 length=table.estimate(p, "length"),
                 truncated=table.estimate(p, "truncated"),
+                self_similarity=table.estimate(p, "self_similarity"),
                 is_on_front=p in on_front,
             )
             for p, (named, point) in enumerate(pairs)
@@ -170,7 +174,10 @@ def _quantities(point: EvaluatedPoint) -> dict[str, Floats]:
         **{f"scores/{name}": values for name, values in point.scores.items()},
         **{f"held_out/{name}": values for name, values in point.held_out.items()},
     }
-    return {name: point.per_prompt(values) for name, values in columns.items()}
+    return {
+        **{name: point.per_prompt(values) for name, values in columns.items()},
+        "self_similarity": self_similarity(point.completions[:: point.num_generations]),
+    }
 
 
 def is_on_line(named: NamedPoint, iteration: int) -> bool:

@@ -85,4 +85,9 @@ def _best_sentence(document: Mapping[str, Any], best_row: int | None) -> str:
     point, max_kl = document["points"][best_row], document["maxKl"]
     where = f"iteration {point['iteration']}, {point['label']}" if point["iteration"] else point["label"]
     budget = "without a KL budget" if max_kl is None else f"with KL at most {max_kl:g}"
-    return f"best {budget}: {where}, reward {plus_minus(point['reward'])} at KL {plus_minus(point['kl'])}"
+    trained_on = document["measures"][0]
+    measure = document["best"].get("measure", trained_on)
+    judged = f"reward {plus_minus(point['reward'])}"
+    if measure != trained_on:
+        judged = f"held-out {measure} {plus_minus(point['heldOut'][measure])}, {judged}"
+    return f"best {budget}: {where}, {judged} at KL {plus_minus(point['kl'])}"

@@ -7,6 +7,7 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from warpctl.reports.best import best_point
 from warpctl.reports.estimate import LITI_PREFIX, Estimate, Front, FrontPoint
 from warpctl.reports.evaluation import SFT_POINT, NamedPoint
 from warpctl.spec.base import decimal_text
@@ -59,6 +60,7 @@ def _row(point: FrontPoint, scores: Sequence[str], held_out: Sequence[str]) -> R
         },
         **_cells("length", point.length),
         "truncated": point.truncated.mean,
+        **_cells("self_similarity", point.self_similarity),
         "on_front": point.is_on_front,
         "point_key": named.point_key,
     }
@@ -87,17 +89,6 @@ def _csv_cell(value: Cell) -> str | int | float:
     return value
 
 
-def best_point(front: Front, *, max_kl: float | None) -> FrontPoint | None:
-    """The run's own point of highest trained-on reward with a KL of at most `max_kl` nats; None when there is none.
-
-    Equal rewards: the one of lower KL.
-    """
-    allowed = [
-        point for point in front.points if not point.named.control and (max_kl is None or point.kl.mean <= max_kl)
-    ]
-    return max(allowed, key=lambda point: (point.reward.mean, -point.kl.mean), default=None)
-
-
 def front_document(front: Front, *, run: str, max_kl: float | None) -> dict[str, Any]:
     """front.json: everything that the tables show, as plain data. `max_kl` is the run's KL budget (spec.training.maxKl)."""
     best = best_point(front, max_kl=max_kl)
@@ -123,7 +114,9 @@ def front_document(front: Front, *, run: str, max_kl: float | None) -> dict[str,
             for line in front.iterations
         ],
         "hypervolumeMaxKl": front.max_kl,
-        "best": None if best is None else _identity_document(best.named),
+        "best": None
+        if best is None
+        else {**_identity_document(best.point.named), "measure": best.measure, "why": best.why},
     }
 
 
@@ -144,6 +137,7 @@ def _point_document(point: FrontPoint) -> dict[str, Any]:
         "heldOut": {name: _estimate_document(score) for name, score in point.held_out.items()},
         "length": _estimate_document(point.length),
         "truncated": point.truncated.mean,
+        "selfSimilarity": _estimate_document(point.self_similarity),
         "isOnFront": point.is_on_front,
     }
 

@@ -89,8 +89,8 @@ class Evaluator:
             elif rate == 1.0:
                 parameter.copy_(self._source[name])
             else:
-                source = self._source[name].to(device=sft.device, dtype=torch.float32)
-                parameter.copy_(sft.float() * (1.0 - rate) + source * rate)
+                # in place: at most one tensor of the source is copied at a time
+                parameter.copy_(sft).lerp_(self._source[name].to(device=sft.device, dtype=parameter.dtype), rate)
 
     def evaluate(
         self, liti_rate: Decimal, identity: Mapping[str, Any], *, pause: Callable[[], None] = lambda: None

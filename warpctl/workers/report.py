@@ -13,6 +13,7 @@ from typing import Any
 
 from warpctl import artifacts
 from warpctl.errors import CorruptError, InputError
+from warpctl.reports.best import best_point
 from warpctl.reports.charts import Trajectory, front_chart, front_charts
 from warpctl.reports.estimate import REWARD, Evaluated, Front, distinct, estimate_front
 from warpctl.reports.evaluation import POINTS_FILE, SFT_POINT, EvaluatedPoint, NamedPoint, read_names
@@ -21,7 +22,7 @@ from warpctl.reports.page import Chart, Report, render_page
 from warpctl.reports.render import has_renderer, to_png, to_svg
 from warpctl.reports.samples import draw_samples
 from warpctl.reports.summary import FRONT_FILE
-from warpctl.reports.table import best_point, front_document, front_rows, to_csv
+from warpctl.reports.table import front_document, front_rows, to_csv
 from warpctl.reports.trajectories import read_trajectories
 from warpctl.spec.stage_input import ReportTask
 from warpctl.spec.training import Sampling, Training
@@ -128,7 +129,7 @@ def _shown(front: Front, evaluated: Sequence[Evaluated], *, max_kl: float | None
     merged = [pair for pair in own if pair[0].name == "liti/1"]
     best = best_point(front, max_kl=max_kl)
     wanted = [*(pair[0] for pair in own if pair[0].name == SFT_POINT), *(pair[0] for pair in merged[-1:])]
-    wanted += [best.named] if best else []
+    wanted += [best.point.named] if best else []
     return [pair for pair in own if pair[0] in wanted]
 
 

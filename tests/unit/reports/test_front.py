@@ -3,12 +3,13 @@
 import itertools
 import math
 
+import moocore
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from warpctl.reports.front import hypervolume, non_dominated, reward_at_kl
+from warpctl.reports.front import area_between, hypervolume, non_dominated, reward_at_kl
 
 # Few distinct values, so that ties and equal points are common.
 coordinates = st.one_of(st.integers(0, 4).map(float), st.floats(0, 50, allow_nan=False))
@@ -125,3 +126,46 @@ def test_a_kl_beyond_the_front_has_no_reward(at):
 def test_points_that_are_no_points_are_refused(kl, reward):
     with pytest.raises(ValueError, match="KL and reward"):
         non_dominated(kl, reward)
+
+
+@given(point_lists, st.floats(0.5, 40), st.floats(-12, 5))
+def test_front_and_hypervolume_are_those_of_moocore(points, max_kl, reference):
+    """Both of its objectives are minimised: the reward enters with its sign turned."""
+    kl, reward = (np.array(values) for values in zip(*points, strict=True))
+    objectives = np.column_stack([kl, -reward])
+
+    assert non_dominated(kl, reward).tolist() == moocore.is_nondominated(objectives, keep_weakly=True).tolist()
+    assert float(hypervolume(kl, reward, max_kl=max_kl, reference_reward=reference)) == pytest.approx(
+        moocore.hypervolume(objectives, ref=[max_kl, -reference]), rel=1e-9, abs=1e-9
+    )
+
+
+@given(point_lists, st.floats(0, 20), st.floats(0.5, 30))
+def test_the_area_is_that_of_reading_the_curve_off_at_many_kls(points, low, width):
+    kl, reward = (np.array(values) for values in zip(*points, strict=True))
+    # the curve where it has no number: level before its first point and beyond its last
+    order = np.lexsort((-reward, kl))
+    first, last = reward[order][0], reward.max()
+    middles = low + width * (np.arange(2000) + 0.5) / 2000
+    curve = [float(reward_at_kl(kl, reward, at)) for at in middles[::20]]
+    filled = [
+        last if at > kl.max() else first if math.isnan(value) else value
+        for at, value in zip(middles[::20], curve, strict=True)
+    ]
+
+    area = float(area_between(kl, reward, low=low, high=low + width))
+
+    spread = max(filled) - min(filled)
+    assert area == pytest.approx(np.mean(filled) * width, abs=width * (0.03 * spread + 1e-9) + 1e-9)
+
+
+def test_the_area_of_a_line_in_the_root_of_kl():
+    """reward = sqrt(KL) from 0 to 9: its integral is 2/3 9^(3/2) = 18; from 1 to 4 it is 14/3."""
+    kl, reward = [9.0, 0.0, 4.0, 2.0], [3.0, 0.0, 2.0, -5.0]
+
+    assert float(area_between(kl, reward, low=0.0, high=9.0)) == pytest.approx(18.0)
+    assert float(area_between(kl, reward, low=1.0, high=4.0)) == pytest.approx(14 / 3)
+    assert float(area_between(kl, reward, low=9.0, high=11.0)) == pytest.approx(6.0)
+    assert area_between([kl, kl], [reward, reward], low=0.0, high=9.0).tolist() == pytest.approx([18.0, 18.0])
+    with pytest.raises(ValueError, match="0 <= low < high"):
+        area_between(kl, reward, low=2.0, high=2.0)

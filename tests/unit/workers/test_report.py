@@ -24,7 +24,7 @@ from warpctl.workers import report as report_worker
 from warpctl.workers.harness import Context
 from warpctl.workers.report import main
 
-SPEC = {"name": "demo", "namespace": "default", "seed": 7, "training": {"steps": 4, "maxKl": "5"}}
+SPEC = {"name": "demo", "namespace": "default", "seed": 7, "training": {"steps": [4], "maxKl": "5"}}
 METRICS = b"".join(
     json.dumps({"step": step, "evaluation/kl": kl, "evaluation/reward": reward}).encode() + b"\n"
     for step, kl, reward in [(0, 0.0, 0.0), (2, 1.0, 0.4), (4, 3.0, 0.9)]
@@ -116,7 +116,7 @@ def test_status_finds_the_front_with_the_best_point_within_the_specs_kl_budget(s
     table = front_table(load_front(store, namespace="default", name="demo"))
 
     # The merged policies lie beyond the budget of 5 nats: the best is a LITI rate below 1.
-    assert table.best.startswith("best with KL at most 5: iteration 2, LITI 0.75, reward ")
+    assert table.best.startswith("best with KL at most 5: iteration 2, LITI 0.75, held-out truth ")
 
 
 @pytest.mark.usefixtures("no_pictures")
