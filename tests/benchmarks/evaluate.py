@@ -78,7 +78,7 @@ def context_of(laboratory: Path, storage: str) -> ListeningContext:
     for number, role in enumerate(SOURCES, start=1):
         files = sft | {"model.safetensors": moved(sft["model.safetensors"], number)}
         sources.append(publish(store, files, key=f"{number}" * 64, role=role))
-    training = {"steps": 1, "sampling": {"temperature": "0.9", "maxNewTokens": 32}}
+    training = {"steps": [1], "sampling": {"temperature": "0.9", "maxNewTokens": 32}}
     stage = StageInput(
         stage_id="evaluate/1",
         kind=StageKind.EVALUATE,
