@@ -58,7 +58,7 @@ class ListeningContext(Context):
 def training_of(case: Case) -> Training:
     """The case in the spec's words."""
     values = {
-        "steps": case.steps,
+        "steps": [case.steps],
         "emaRate": EMA_RATE,
         "klCoefficient": KL_COEFFICIENT,
         "baseline": "LeaveOneOut",

@@ -11,7 +11,7 @@ from warpctl.spec.stage_input import EvaluateTask, ImportTask, InputArtifact, Rl
 from warpctl.storage.publish import Publication
 from warpctl.storage.store import Store
 
-TRAINING = {"steps": 4}
+TRAINING = {"steps": [4]}
 PROMPTS = {"uri": "prompts.jsonl"}
 REWARDS = [{"type": "Function", "name": "learned", "function": "a:b", "revision": "1"}]
 

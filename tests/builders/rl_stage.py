@@ -43,7 +43,8 @@ def training(**settings: Any) -> Training:
         "evaluation": {"everySteps": 3, "numPrompts": 3},
         **settings,
     }
-    return Training.model_validate(values)
+    steps = values["steps"]
+    return Training.model_validate(values | {"steps": [steps] if isinstance(steps, int) else steps})
 
 
 def small_policy(seed: int = 0, *, width: int = 32) -> Any:

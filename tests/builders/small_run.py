@@ -59,7 +59,7 @@ def small_spec(laboratory: Path, store: str, **changes: Any) -> dict[str, Any]:
             "iterations": 1,
             "rlRuns": 2,
             "training": {
-                "steps": 6,
+                "steps": [6],
                 "batchSize": 4,
                 "emaRate": "0.05",
                 "optimizer": {"learningRate": "1e-3", "warmupSteps": 2},

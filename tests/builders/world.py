@@ -30,7 +30,7 @@ def a_run(*, name: str = "demo", **spec: object) -> WarpRun:
                 "prompts": {"uri": "/prompts"},
                 "iterations": 2,
                 "rlRuns": 2,
-                "training": {"steps": 10},
+                "training": {"steps": [10]},
                 **spec,
             },
         }

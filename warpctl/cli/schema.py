@@ -14,8 +14,16 @@ def schema(
         str, typer.Argument(metavar="FIELD", help="Only this field and those below it, such as spec.training.")
     ] = "",
     is_json: Annotated[bool, typer.Option("--json", help="The whole schema as JSON Schema, for editors.")] = False,
+    is_crd: Annotated[
+        bool, typer.Option("--crd", help="The CustomResourceDefinition, for `kubectl apply -f -`.")
+    ] = False,
 ) -> None:
     """Print the fields of a WarpRun: kind, range, default and meaning."""
+    if is_crd:
+        from warpctl.spec.crd import crd_yaml
+
+        result(crd_yaml().rstrip("\n"))
+        return
     if is_json:
         from warpctl.cli.output import json_text
         from warpctl.spec.warp_run import WarpRun
@@ -34,7 +42,11 @@ def schema(
         result(f"{each.path}  ({facts})")
         if each.doc:
             result(f"    {each.doc}")
-    next_steps("warpctl validate SPEC", "warpctl schema --json > warprun.schema.json  # for your editor")
+    next_steps(
+        "warpctl validate SPEC",
+        "warpctl schema --json > warprun.schema.json  # for your editor",
+        "warpctl schema --crd | kubectl apply --server-side -f -",
+    )
 
 
 def _is_at_or_below(path: str, field: str) -> bool:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer, ValidationError, WithJsonSchema
 from pydantic.alias_generators import to_camel
 from pydantic_core import InitErrorDetails, PydanticCustomError
+
+from warpctl.spec.cel import CelRule
 
 DECIMAL_PATTERN = r"^[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]{1,2})?$"
 DECIMAL_MAX_LENGTH = 32
@@ -18,6 +20,9 @@ DISAGREEMENT = "disagreement"
 
 class SpecModel(BaseModel):
     """Base of every model of a WarpRun."""
+
+    cel: ClassVar[tuple[CelRule, ...]] = ()
+    """What its validator says of several fields, in the words of an API server."""
 
     model_config = ConfigDict(
         frozen=True,

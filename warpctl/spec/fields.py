@@ -115,10 +115,6 @@ def _describe(
         inner_item, constraints = _unwrap(typing.get_args(inner)[0], [])
     else:
         inner_item = inner
-    if not is_section and len(_alternatives(inner)) > 1:  # a number or a list of them
-        number, several = _alternatives(inner)
-        inner_item, constraints = _unwrap(number, [])
-        size = _size(_unwrap(several, [])[1])
     return SpecField(
         path=path,
         kind=_kind(inner, is_section=is_section),
@@ -176,8 +172,6 @@ def _kind(inner: Any, *, is_section: bool) -> str:
         return "mapping"
     if origin is dict:
         return "mapping of texts"
-    if len(_alternatives(inner)) > 1:
-        return "integer or list of integers"
     if _allowed(inner):
         return "enumeration"
     return {Decimal: "decimal", int: "integer", bool: "boolean", str: "text"}.get(inner, "mapping")

@@ -28,7 +28,7 @@ HINTS: Final[dict[str, str]] = {
     "spec.training.baseline": "set spec.training.numGenerations to 2 or more",
     "spec.training.batchSize": "it counts completions, not prompts",
     "spec.training.microBatchSize": "null takes the whole batch at once",
-    "spec.training.steps": "one number for every iteration, or a list such as [9000, 7000, 7000, 5000, 5000]",
+    "spec.training.steps": "one for each iteration, the last one repeating: [9000], or [9000, 7000, 7000, 5000, 5000]",
     "spec.training.optimizer.learningRate": 'the paper uses "1e-6"',
     "spec.training.optimizer.maxGradNorm": "null does not clip",
     "spec.training.rewardShaping.clip": "null does not clip",
@@ -95,11 +95,11 @@ def explain(kind: str, context: Mapping[str, Any], path: str, place: Place, *, v
         case "greater_than" | "greater_than_equal" | "less_than" | "less_than_equal":
             said = f"must be {interval_words(field.range if field else '')}", taught
         case _:
-            said = _wrong_kind(kind, field, place, taught, is_item=pattern.endswith("[]"))
+            said = _wrong_kind(kind, field, place, taught)
     return said
 
 
-def _wrong_kind(kind: str, field: SpecField | None, place: Place, taught: str, *, is_item: bool) -> tuple[str, str]:
+def _wrong_kind(kind: str, field: SpecField | None, place: Place, taught: str) -> tuple[str, str]:
     words = f" {interval_words(field.range)}".rstrip() if field else ""
     is_number = bool(re.fullmatch(DECIMAL_PATTERN, place.text)) and not place.is_quoted
     match kind:
@@ -107,10 +107,9 @@ def _wrong_kind(kind: str, field: SpecField | None, place: Place, taught: str, *
             hint = f'quote it: "{place.text}"' if is_number else 'a decimal is written as "0.01" or "1e-6"'
             return f"must be a quoted decimal{words}", hint
         case "int_type":
-            is_either = field is not None and " or " in field.kind and not is_item
             unquote = place.is_quoted and re.fullmatch(r"[0-9]+", place.text)
             hint = f"write it without quotes: {place.text}" if unquote else taught
-            return f"must be an integer{' or a list of integers' if is_either else ''}{words}", hint
+            return f"must be an integer{words}", hint
         case "bool_type":
             return "must be true or false", _boolean_hint(place.text)
         case "string_type":

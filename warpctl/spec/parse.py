@@ -38,14 +38,14 @@ _STAND_INS: dict[str, Any] = {
     "function": "x:x",
     "url": "http://x",
     "value": "x",
-    "steps": 1,
+    "steps": [1],
     "count": 1_000_000,
     "storage": {"uri": "x"},
     "sft": {"uri": "x"},
     "rewards": [_STAND_IN_REWARD],
     "models": {"sft": {"uri": "x"}, "rewards": [_STAND_IN_REWARD]},
     "prompts": {"uri": "x"},
-    "training": {"steps": 1},
+    "training": {"steps": [1]},
 }
 _STAND_IN_ITEMS: dict[str | int, Any] = {"steps": 1, "litiRates": "1.98765", "controls": "NoAnchor"}
 

@@ -8,6 +8,7 @@ from annotated_types import Ge, Le
 from pydantic import Field, StringConstraints, model_validator
 
 from warpctl.spec.base import Disagreement, SpecModel, refuse
+from warpctl.spec.cel import CelRule
 
 QUANTITY_PATTERN = r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|Ki|Mi|Gi|Ti)?$"
 Quantity = Annotated[str, StringConstraints(max_length=32, pattern=QUANTITY_PATTERN)]
@@ -35,6 +36,8 @@ class EnvVar(SpecModel):
     """Its value, in clear text."""
     secret_key_ref: SecretKeyRef | None = None
     """Where its value is kept, instead of value; a local run leaves such a variable as it finds it."""
+
+    cel = (CelRule("value", "!{+secretKeyRef} || {value} == ''", "must be absent beside secretKeyRef"),)
 
     @model_validator(mode="after")
     def _has_one_source(self) -> Self:
@@ -79,6 +82,15 @@ class Volume(SpecModel):
     """Whether the worker may only read it."""
     size_limit: Quantity | None = None
     """Most bytes of an emptyDir."""
+
+    cel = (
+        CelRule("sourceName", "self.type != 'emptyDir' || {sourceName} == ''", "must be absent with type emptyDir"),
+        CelRule(
+            "sourceName",
+            "self.type == 'emptyDir' || {sourceName} != ''",
+            "must be there, unless the type is emptyDir: the name of the claim, ConfigMap or Secret",
+        ),
+    )
 
     @model_validator(mode="after")
     def _names_its_source(self) -> Self:

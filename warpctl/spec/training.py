@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from decimal import Decimal
 from enum import StrEnum
-from typing import Annotated, Any, Self
+from typing import Annotated, Self
 
 from annotated_types import Ge, Gt, Le, Lt
-from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic import Field, model_validator
 
 from warpctl.spec.base import DecimalText, Disagreement, SpecModel, refuse
+from warpctl.spec.cel import CelRule
 
 
 class Anchor(StrEnum):
@@ -95,24 +96,15 @@ class TrajectoryEvaluation(SpecModel):
     """Evaluation prompts used each time; 0 switches it off."""
 
 
-def _number_or_list(value: Any) -> str:
-    return "list" if isinstance(value, (list, tuple)) else "number"
-
-
 Steps = Annotated[int, Ge(1), Le(10_000_000)]
-StepsList = Annotated[tuple[Steps, ...], Field(min_length=1, max_length=100)]
-# The discriminator makes an error speak of the branch that was meant, not of both.
-StepsOrList = Annotated[
-    Annotated[Steps, Tag("number")] | Annotated[StepsList, Tag("list")], Discriminator(_number_or_list)
-]
 
 
 class Training(SpecModel):
     """One RL run: REINFORCE with a KL term to the anchor inside the reward."""
 
-    steps: StepsOrList
-    """T, optimizer steps of each RL run: one number, or one per iteration, the last one repeating (paper: 9000, 7000, 7000,
-    5000, 5000)."""
+    steps: Annotated[tuple[Steps, ...], Field(min_length=1, max_length=100)]
+    """T, optimizer steps of each RL run, one number per iteration, the last one repeating: [400] is 400 in all of them
+    (paper: 9000, 7000, 7000, 5000, 5000)."""
     anchor: Anchor = Anchor.EMA
     """Target of the KL term: Ema (the paper's moving average of the policy, restarted from the iteration's init),
     Sft (the SFT policy, fixed), NoAnchor (no KL term)."""
@@ -149,9 +141,19 @@ class Training(SpecModel):
 
     def steps_of(self, iteration: int) -> int:
         """Optimizer steps of the RL runs of `iteration` (from 1)."""
-        if isinstance(self.steps, int):
-            return self.steps
         return self.steps[min(iteration, len(self.steps)) - 1]
+
+    cel = (
+        CelRule("batchSize", "{batchSize} % {numGenerations} == 0", "must be a multiple of numGenerations"),
+        CelRule(
+            "microBatchSize", "!{+microBatchSize} || {batchSize} % self.microBatchSize == 0", "must divide batchSize"
+        ),
+        CelRule(
+            "baseline",
+            "{baseline} != 'LeaveOneOut' || {numGenerations} >= 2",
+            "must not be LeaveOneOut with one completion per prompt: set numGenerations to 2 or more",
+        ),
+    )
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:

@@ -12,6 +12,7 @@ from pydantic.alias_generators import to_camel
 
 from warpctl import names
 from warpctl.spec.base import DecimalText, Disagreement, SpecModel, refuse
+from warpctl.spec.cel import CelRule, given
 from warpctl.spec.compute import Budget, Compute, DeletionPolicy, Retention, Retry, UpdatePolicy
 from warpctl.spec.models import HeldOutSplit, Models, Prompts, Storage
 from warpctl.spec.tracking import Tracking
@@ -117,6 +118,40 @@ class WarpRunSpec(SpecModel):
     """What a change of outcome does to a started run: Restage makes the changed stages anew, Reject refuses the change."""
     deletion_policy: DeletionPolicy = DeletionPolicy.RETAIN
     """What deleting the WarpRun does to its artifacts: Retain them all, or Delete those that no other run wants."""
+
+    cel = (
+        CelRule(
+            "models.rewards",
+            "self.models.rewards.all(a, self.models.rewards.exists_one(b, a.name == b.name))",
+            "the name of a reward must differ from the name of every other reward",
+        ),
+        CelRule(
+            "models.heldOutRewards",
+            "!has(self.models.heldOutRewards) || self.models.heldOutRewards.all(a, "
+            "self.models.heldOutRewards.exists_one(b, a.name == b.name) && "
+            "!self.models.rewards.exists(b, a.name == b.name))",
+            "the name of a reward must differ from the name of every other reward",
+        ),
+        CelRule(
+            "evaluation.litiRates",
+            "!has(self.evaluation) || !has(self.evaluation.litiRates) || self.evaluation.litiRates.all(a, "
+            "self.evaluation.litiRates.exists_one(b, double(a) == double(b)))",
+            "must not repeat a rate of this list",
+        ),
+        CelRule(
+            "controls",
+            "!has(self.controls) || self.controls.all(a, self.controls.exists_one(b, a == b))",
+            "must not repeat a control of this list",
+        ),
+        CelRule(
+            "evaluation.numPrompts",
+            f"!has(self.evaluation) || !{given('self.evaluation.numPrompts')} || "
+            "(has(self.prompts.evaluationSplit) && self.prompts.evaluationSplit.type != 'HeldOut') || "
+            "self.evaluation.numPrompts <= (has(self.prompts.evaluationSplit) && "
+            "has(self.prompts.evaluationSplit.count) ? self.prompts.evaluationSplit.count : 256)",
+            "must be at most spec.prompts.evaluationSplit.count, which is 256 by default",
+        ),
+    )
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:

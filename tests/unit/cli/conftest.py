@@ -37,7 +37,7 @@ def a_spec(**changes: object) -> dict[str, object]:
             "prompts": {"uri": "/data/prompts.jsonl"},
             "iterations": 1,
             "rlRuns": 1,
-            "training": {"steps": 10},
+            "training": {"steps": [10]},
             "retry": {"backoffSeconds": 0, "limit": 1},
             **changes,
         },

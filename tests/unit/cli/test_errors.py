@@ -24,7 +24,7 @@ from warpctl.errors import (
     WarpctlError,
 )
 
-BAD = {"merge": {"litiRate": "1.3"}, "training": {"steps": 10, "klCoefficient": 0.1}, "speed": 3}
+BAD = {"merge": {"litiRate": "1.3"}, "training": {"steps": [10], "klCoefficient": 0.1}, "speed": 3}
 
 
 def test_a_bad_spec_shows_all_problems_with_place_and_hint(place: Place, warpctl) -> None:

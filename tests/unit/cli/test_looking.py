@@ -39,7 +39,7 @@ def test_a_plan_says_what_each_change_costs(copied: Place, warpctl) -> None:
         merge={"litiRate": "0.5"},
         iterations=2,
         parallelism=1,
-        training={"steps": 10, "microBatchSize": 8},
+        training={"steps": [10], "microBatchSize": 8},
         evaluation={"seed": 1},
     )
 

@@ -8,7 +8,7 @@ from warpctl.plan.observed import Committed, Observed
 from warpctl.plan.stages import stages
 from warpctl.spec.warp_run import WarpRun
 
-OLD = a_run(training={"steps": 10, "klCoefficient": "0.2"})
+OLD = a_run(training={"steps": [10], "klCoefficient": "0.2"})
 NEW = a_run()
 
 

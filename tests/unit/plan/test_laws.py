@@ -28,10 +28,10 @@ RUNS = [
     a_run(iterations=3, controls=["NoAnchor", "ComputeMatched"]),
     a_run(rlRuns=3, parallelism=2),
     KEEP_LITTLE,
-    a_run(training={"steps": 10, "anchor": "NoAnchor"}, controls=["NoAnchor"]),
+    a_run(training={"steps": [10], "anchor": "NoAnchor"}, controls=["NoAnchor"]),
     # Two stage ids with one key, one of which retention would give up.
     a_run(
-        training={"steps": 10, "anchor": "NoAnchor"},
+        training={"steps": [10], "anchor": "NoAnchor"},
         controls=["NoAnchor"],
         retention={"members": "UntilEvaluated", "merges": "Last"},
     ),
@@ -40,7 +40,7 @@ EDITS = [
     {},
     {"iterations": 3},
     {"suspend": True},
-    {"training": {"steps": 11}},
+    {"training": {"steps": [11]}},
     {"evaluation": {"litiRates": ["0.5"]}},
     {"controls": ["SftAnchor"]},
     {"retention": {"members": "UntilEvaluated", "merges": "Last"}},

@@ -89,12 +89,12 @@ def test_differences_come_in_the_order_of_the_reference_with_old_new_and_class()
             "spec.suspend": True,
             "spec.compute.rl.gpus": 4,
             "spec.controls": [],
-            "spec.training.steps": 400,
+            "spec.training.steps": [400],
         }
     )
     assert differences(GOOD_RUN, new) == (
         FieldChange("spec.iterations", 3, 5, ChangeClass.EXTEND),
-        FieldChange("spec.training.steps", [400, 300, 300], 400, ChangeClass.OUTCOME),
+        FieldChange("spec.training.steps", [400, 300, 300], [400], ChangeClass.OUTCOME),
         FieldChange("spec.training.klCoefficient", "0.1", "0.05", ChangeClass.OUTCOME),
         FieldChange("spec.controls", ["NoAnchor"], [], ChangeClass.EXTEND),
         FieldChange("spec.compute.rl.gpus", 8, 4, ChangeClass.PLACEMENT),

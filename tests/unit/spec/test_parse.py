@@ -44,7 +44,7 @@ demo.yaml:10:45 spec.models.rewards[1].function must be package.module:function,
 demo.yaml:12:3 spec.training.batchSize must be a multiple of numGenerations (3), got 128 by default
   hint: it counts completions, not prompts
 demo.yaml:13:16 spec.training.steps[1] must be an integer in [1, 10000000], got x
-  hint: one number for every iteration, or a list such as [9000, 7000, 7000, 5000, 5000]
+  hint: one for each iteration, the last one repeating: [9000], or [9000, 7000, 7000, 5000, 5000]
 demo.yaml:14:14 spec.training.emaRate must be a quoted decimal in (0, 1], got 1e-6
   hint: quote it: "1e-6"
 demo.yaml:16:13 spec.training.anchor must be one of Ema, Sft, NoAnchor, got sft

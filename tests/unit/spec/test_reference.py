@@ -48,7 +48,7 @@ def test_every_field_is_in_the_page_with_its_class():
 
 def test_every_number_has_a_range_and_every_enumeration_its_values():
     for path, field in leaf_fields().items():
-        if field.kind in {"decimal", "integer", "integer or list of integers", "list of decimals"}:
+        if field.kind in {"decimal", "integer", "list of integers", "list of decimals"}:
             assert field.range, path
         if field.kind in {"enumeration", "list of enumerations"}:
             assert field.allowed, path

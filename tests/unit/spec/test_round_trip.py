@@ -69,7 +69,7 @@ def run_data(draw):
             "prompts": {"uri": draw(URIS), "evaluationSplit": draw(split)},
             "iterations": draw(st.integers(1, 100)),
             "training": {
-                "steps": draw(steps | st.lists(steps, min_size=1, max_size=5)),
+                "steps": draw(st.lists(steps, min_size=1, max_size=5)),
                 "anchor": draw(st.sampled_from([each.value for each in Anchor])),
                 "baseline": draw(st.sampled_from([each.value for each in Baseline])),
                 "precision": draw(st.sampled_from([each.value for each in Precision])),

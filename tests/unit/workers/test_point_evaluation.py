@@ -66,7 +66,7 @@ def model(seed, *, layers=1, scale=8.0):
 
 def task(**settings):
     return evaluate_task(
-        training={"steps": 1, "sampling": {"temperature": "0.8", "maxNewTokens": 7}},
+        training={"steps": [1], "sampling": {"temperature": "0.8", "maxNewTokens": 7}},
         rewards=[
             {"type": "Function", "name": "long", "weight": "2", "function": "a:b", "revision": "1"},
             {"type": "Function", "name": "early", "weight": "-0.5", "function": "a:c", "revision": "1"},

@@ -55,7 +55,7 @@ def load(storage, files, settings=None, *, evaluation_files=None):
         stage_id="rl/1/1", kind=StageKind.RL, key="1" * 64, attempt_id="1", namespace="default", run="test",
         storage=storage, inputs=tuple(inputs),
         task=RlTask(
-            algorithm_version="1", seed=0, iteration=1, member=1, steps=1, training=Training(steps=1),
+            algorithm_version="1", seed=0, iteration=1, member=1, steps=1, training=Training(steps=[1]),
             prompts=settings or prompts(), rewards=(),
         ),
     )  # fmt: skip
