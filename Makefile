@@ -1,16 +1,22 @@
 # The manual of this repository: every verb with one line of help.
 .DEFAULT_GOAL := help
 SHELL := bash
-.PHONY: help setup demo test bench-rl check fmt generate lock clean
+.PHONY: help setup demo cluster cluster-down test bench-rl check fmt generate lock clean
 
 help: ## show this help
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 setup: ## make this clone ready: tools and dependencies into .venv (once; needs Python 3.11)
 	@.ci/setup
 
 demo: setup ## run a whole WARP procedure on this machine, about 3 minutes on two cores
 	@.ci/demo
+
+cluster: setup ## a Kubernetes on this machine, without root; prints the KUBECONFIG line (TIER=node: real pods, root)
+	@.venv/bin/python -m tests.cluster.harness.developer up $(TIER)
+
+cluster-down: ## remove the Kubernetes of `make cluster` and every trace of it
+	@.venv/bin/python -m tests.cluster.harness.developer down
 
 test: ## run everything that CI runs: check, the wheel, all tests
 	@.ci/test

@@ -1,0 +1,54 @@
+"""Clusters for the tests: one of each tier a test process, started when the first test asks for it.
+
+Markers: `cluster` for a test on the API tier, `node` for one that needs real pods. Two xdist processes start two clusters,
+which do not see each other; so a test may stop the apiserver of its own at will.
+"""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import kubernetes
+import pytest
+
+from tests.cluster.harness import binaries
+from tests.cluster.harness.control_plane import ApiCluster
+from tests.cluster.harness.given import GivenCluster
+from tests.cluster.harness.namespaces import create_namespace, delete_namespace
+
+GIVEN = "WARPCTL_TEST_KUBECONFIG"
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Build before the first test: minutes from nothing, which no test's timeout should have to cover."""
+    wanted = {name for item in session.items for name in ("cluster", "node") if item.get_closest_marker(name)}
+    if not wanted or session.config.option.collectonly or GIVEN in os.environ:
+        return
+    capture = session.config.pluginmanager.getplugin("capturemanager")
+    with capture.global_and_fixture_disabled():
+        binaries.build_all(binaries.API_TIER)
+
+
+@pytest.fixture(scope="session")
+def api_cluster() -> Iterator[ApiCluster | GivenCluster]:
+    """A control plane with KWOK's nodes, or the cluster of WARPCTL_TEST_KUBECONFIG."""
+    if given := os.environ.get(GIVEN):
+        with GivenCluster(Path(given)) as cluster:
+            yield cluster
+    else:
+        with ApiCluster() as cluster:
+            yield cluster
+
+
+@pytest.fixture
+def namespace(request: pytest.FixtureRequest) -> Iterator[str]:
+    """A namespace of the test's own under the restricted Pod Security level, in the cluster of the test's tier."""
+    tier = "node_cluster" if request.node.get_closest_marker("node") else "api_cluster"
+    core = kubernetes.client.CoreV1Api(request.getfixturevalue(tier).client())
+    name = f"test-{uuid.uuid4().hex[:8]}"
+    create_namespace(core, name)
+    yield name
+    delete_namespace(core, name)
