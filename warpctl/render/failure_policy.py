@@ -7,11 +7,13 @@ rule that failed it, which tells the class also when the pods are gone.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from warpctl.errors import EXIT_FINAL, EXIT_INTERRUPTED
 from warpctl.plan.observed import FailureClass
 
+CONTAINER: Final = "worker"
+"""The one container of a worker's pod."""
 SIGKILL, SIGTERM = 137, 143
 """128 + signal: a worker that was killed, or ended by a signal that it did not see."""
 
@@ -45,4 +47,5 @@ def class_of_rule(index: int) -> FailureClass:
 def _condition(rule: Rule) -> dict[str, Any]:
     if not rule.exit_codes:
         return {"onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}
-    return {"onExitCodes": {"operator": "In", "values": list(rule.exit_codes)}}
+    # The worker's code alone: a sidecar that a mesh injects has codes of its own.
+    return {"onExitCodes": {"containerName": CONTAINER, "operator": "In", "values": list(rule.exit_codes)}}

@@ -27,8 +27,12 @@ def labels(run: WarpRun, start: Start) -> dict[str, str]:
         found[names.MEMBER] = str(stage.member)
     if stage.control:
         found[names.CONTROL] = stage.control
-    copied = {name: run.metadata.labels[name] for name in names.COPIED_LABELS if name in run.metadata.labels}
-    return found | copied
+    return found
+
+
+def queue_labels(run: WarpRun) -> dict[str, str]:
+    """Kueue's labels, which a Job gets from its run; no other label is copied."""
+    return {name: run.metadata.labels[name] for name in names.COPIED_LABELS if name in run.metadata.labels}
 
 
 def notes(start: Start, storage: str, gpus: int) -> dict[str, str]:
@@ -42,7 +46,10 @@ def notes(start: Start, storage: str, gpus: int) -> dict[str, str]:
 
 
 def owned_by_run(run: WarpRun, uid: str) -> list[dict[str, Any]]:
-    """The WarpRun as the controller of a child, which goes when it goes."""
+    """The WarpRun as the controller of a child, which goes when it goes.
+
+    Without blockOwnerDeletion, which some clusters allow only to who may change the owner's finalizers.
+    """
     return [
         {
             "apiVersion": API_VERSION,
@@ -50,7 +57,6 @@ def owned_by_run(run: WarpRun, uid: str) -> list[dict[str, Any]]:
             "name": run.metadata.name,
             "uid": uid,
             "controller": True,
-            "blockOwnerDeletion": True,
         }
     ]
 
@@ -64,6 +70,5 @@ def owned_by_job(name: str, uid: str) -> list[dict[str, Any]]:
             "name": name,
             "uid": uid,
             "controller": True,
-            "blockOwnerDeletion": False,
         }
     ]

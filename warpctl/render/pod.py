@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from typing import Any, Final
 
 from warpctl import names
 from warpctl.plan.actions import Start
+from warpctl.render.failure_policy import CONTAINER
 from warpctl.spec.compute import StageCompute, num_cores
 from warpctl.spec.controller_config import ControllerConfig, Defaults
+from warpctl.spec.quantity import amount
 from warpctl.spec.stage_input import ENVIRONMENT_VARIABLE, StageKind
 
 SLIM_KINDS = frozenset({StageKind.IMPORT, StageKind.MERGE, StageKind.REPORT})
@@ -19,9 +22,15 @@ MODULES = {
     StageKind.EVALUATE: "warpctl.workers.evaluate",
     StageKind.REPORT: "warpctl.workers.report",
 }
-CONTAINER = "worker"
-USER = 10001
-PORT = 29500
+USER: Final = 10001
+"""Of both images."""
+PORT: Final = 29500
+"""torchrun's own default."""
+MAX_GRACE_SECONDS: Final = 86_400
+HUB_TOKENS: Final = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
+"""For import pods alone."""
+OFFLINE: Final = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
+"""Everything that other pods need is in the store."""
 JOB_UID, POD_UID, INDEX = "WARPCTL_JOB_UID", "WARPCTL_POD_UID", "WARPCTL_POD_INDEX"
 ATTEMPT_REFERENCES = (f"$({JOB_UID})", f"$({INDEX})", f"$({POD_UID})")
 """Filled in by the kubelet: an attempt id names the process that writes, and nobody knows that one before it starts."""
@@ -35,7 +44,7 @@ def pod_spec(
     account = template.service_account_name or defaults.service_account
     spec: dict[str, Any] = {
         "restartPolicy": "Never",
-        "terminationGracePeriodSeconds": defaults.grace_seconds,
+        "terminationGracePeriodSeconds": _grace_seconds(start.stage.kind, compute, defaults),
         # Only workload identity needs a token: a worker never speaks to the API server.
         "automountServiceAccountToken": bool(account),
         "enableServiceLinks": False,
@@ -48,9 +57,12 @@ def pod_spec(
         },
         "containers": [_container(start, compute, told, job_name, config)],
         "volumes": [
-            {"name": "scratch", "emptyDir": {"sizeLimit": defaults.scratch}},
-            {"name": "shared-memory", "emptyDir": {"medium": "Memory", "sizeLimit": defaults.shared_memory}},
-            *({"name": volume.name, **volume.source()} for volume in template.volumes),
+            {"name": "scratch", "emptyDir": {"sizeLimit": compute.scratch or defaults.scratch}},
+            {
+                "name": "shared-memory",
+                "emptyDir": {"medium": "Memory", "sizeLimit": compute.shared_memory or defaults.shared_memory},
+            },
+            *({"name": _volume_name(volume.name), **volume.source()} for volume in template.volumes),
         ],
     }
     pull_secrets = [*config.images.pull_secrets, *template.image_pull_secrets]
@@ -78,13 +90,17 @@ def _container(
     mounts = [
         {"name": "scratch", "mountPath": "/tmp"},  # noqa: S108  # a volume of the pod's own
         {"name": "shared-memory", "mountPath": "/dev/shm"},  # noqa: S108
-        *({"name": each.name, "mountPath": each.mount_path, "readOnly": each.read_only} for each in template.volumes),
+        *(
+            {"name": _volume_name(each.name), "mountPath": each.mount_path, "readOnly": each.read_only}
+            for each in template.volumes
+        ),
     ]
     return {
         "name": CONTAINER,
         "image": image,
         "imagePullPolicy": config.images.pull_policy,
-        "command": ["python", "-m", MODULES[kind]],
+        # -P: a file of the working folder must not shadow a library.
+        "command": ["python", "-P", "-m", MODULES[kind]],
         "env": _environment(start, compute, told, job_name, defaults),
         **({"envFrom": [{"secretRef": {"name": name}} for name in dict.fromkeys(secrets)]} if secrets else {}),
         "resources": _resources(compute, defaults),
@@ -102,24 +118,30 @@ def _container(
 def _environment(
     start: Start, compute: StageCompute, told: str, job_name: str, defaults: Defaults
 ) -> list[dict[str, Any]]:
+    kind = start.stage.kind
     threads = str(num_cores(compute, defaults.cpu))
     plain = {
-        "HOME": "/tmp/home",  # noqa: S108
+        # Everything but /tmp and /dev/shm is read-only.
+        "HOME": "/tmp",  # noqa: S108
         "TMPDIR": "/tmp",  # noqa: S108
-        "OMP_NUM_THREADS": threads,
+        "NUMBA_CACHE_DIR": "/tmp/numba",  # noqa: S108
+        **dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), threads),
         "TOKENIZERS_PARALLELISM": "false",
         "PYTHONUNBUFFERED": "1",
         **defaults.environment,
         **(_rendezvous(start, compute, job_name) if compute.nodes > 1 else {}),
     }
-    own = [each.as_kubernetes() for each in compute.pod_template.env]
-    chosen = {each["name"] for each in own}
+    # A variable by name wins over one of the same name from envFrom, so no Secret brings a token here.
+    barred = {} if kind is StageKind.IMPORT else {**dict.fromkeys(HUB_TOKENS, ""), **OFFLINE}
+    own = [each.as_kubernetes() for each in compute.pod_template.env if each.name not in barred]
+    chosen = {each["name"] for each in own} | set(barred)
     return [
         _field(JOB_UID, f"metadata.labels['{names.JOB_UID_LABEL}']"),
         _field(INDEX, f"metadata.annotations['{names.INDEX_LABEL}']"),
         _field(POD_UID, "metadata.uid"),
         *({"name": name, "value": value} for name, value in plain.items() if name not in chosen),
         *own,
+        *({"name": name, "value": value} for name, value in barred.items()),
         {"name": ENVIRONMENT_VARIABLE, "value": told},
     ]
 
@@ -140,10 +162,26 @@ def _rendezvous(start: Start, compute: StageCompute, job_name: str) -> dict[str,
 
 
 def _resources(compute: StageCompute, defaults: Defaults) -> dict[str, Any]:
-    """Memory and GPUs are limits, so that nobody takes a neighbour's; CPU is a request: a limit would throttle."""
-    memory, cpu = compute.memory or defaults.memory, compute.cpu or defaults.cpu
-    gpus = {defaults.gpu_resource: str(compute.gpus)} if compute.gpus else {}
-    return {"requests": {"cpu": cpu, "memory": memory, **gpus}, "limits": {"memory": memory, **gpus}}
+    """Memory, disk and GPUs are limits, so that nobody takes a neighbour's; CPU is a request: a limit would throttle."""
+    bounded = {"memory": compute.memory or defaults.memory}
+    if compute.scratch:
+        bounded["ephemeral-storage"] = compute.scratch
+    if compute.gpus:
+        bounded[defaults.gpu_resource] = str(compute.gpus)
+    return {"requests": {"cpu": compute.cpu or defaults.cpu, **bounded}, "limits": bounded}
+
+
+def _grace_seconds(kind: StageKind, compute: StageCompute, defaults: Defaults) -> int:
+    """From SIGTERM to SIGKILL: an RL run's resume state is at most its node's memory, written at the configured rate."""
+    if kind is not StageKind.RL:
+        return defaults.grace_seconds
+    predicted = math.ceil(amount(compute.memory or defaults.memory) / amount(defaults.save_rate))
+    return min(max(defaults.grace_seconds, predicted), MAX_GRACE_SECONDS)
+
+
+def _volume_name(name: str) -> str:
+    """A spec's volumes cannot meet the pod's own."""
+    return f"spec-{name}"
 
 
 def _field(name: str, path: str) -> dict[str, Any]:

@@ -4,23 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Final
 
 from warpctl.spec.controller_config import ControllerConfig, Tenancy
-from warpctl.spec.models import CheckpointReward
+from warpctl.spec.models import CheckpointReward, SourceSplit
 from warpctl.spec.pod import PodTemplate
 from warpctl.spec.stage_input import StageKind
+from warpctl.spec.tracking import TrackerType
 from warpctl.spec.warp_run import WarpRun
 
-CLOUD = ("gs://", "s3://")
+PUBLIC: Final = ("hf://", "https://")
+"""Sources that no identity of this cluster opens: what an import reads there, it reads with the run's own token."""
+_HINT: Final = "an administrator allows more in the tenancy of the controller's configuration (docs/operations.md)"
+_LAPTOP_HINT: Final = "pods do not see it: copy it to gs:// or s3://, or import it from hf:// or https://"
 
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """One thing that is not allowed: where, what, and what is."""
+    """One thing that is not allowed: where, what, what is, and what to do."""
 
     field: str
     value: str
     message: str
+    hint: str = _HINT
 
     def __str__(self) -> str:
         return f"{self.field} {self.message}, got {self.value}"
@@ -35,57 +41,93 @@ def refusals(run: WarpRun, config: ControllerConfig) -> tuple[Refusal, ...]:
     return tuple(found)
 
 
+def laptop_paths(run: WarpRun) -> tuple[Refusal, ...]:
+    """Every place that is a path of the machine at hand, which `warpctl apply` refuses: a local run is `warpctl run`.
+
+    file:// is let through: it names a path of the nodes, and the controller's configuration decides about those.
+    """
+    return tuple(
+        Refusal(field, uri, "is a path of this machine", _LAPTOP_HINT) for field, uri in _uris(run) if "://" not in uri
+    )
+
+
 def is_below(uri: str, prefix: str) -> bool:
-    """Whether `uri` is `prefix` or lies in it; gs://team is no prefix of gs://team-b, and `..` leads nowhere."""
+    """Whether `uri` is `prefix` or lies in it; gs://team is no prefix of gs://team-b, and `..` leads nowhere.
+
+    A path and its file:// form are the same place.
+    """
+    place, clean = (text.removeprefix("file://").rstrip("/") for text in (uri, prefix))
+    return ".." not in place.split("/") and (place == clean or place.startswith(f"{clean}/"))
+
+
+def is_image_of(image: str, prefix: str) -> bool:
+    """Whether an image is `prefix`, or lies below it, or is a tag or digest of it."""
     clean = prefix.rstrip("/")
-    return ".." not in uri.split("/") and (uri == clean or uri.startswith(clean + "/"))
+    return (
+        image == prefix
+        or image.startswith(f"{clean}/")
+        or (clean == prefix and image.startswith((f"{clean}:", f"{clean}@")))
+    )
+
+
+def _uris(run: WarpRun) -> Iterator[tuple[str, str]]:
+    """Every place that a run reads or writes, by field."""
+    spec = run.spec
+    yield "spec.storage.uri", spec.storage.uri
+    yield "spec.models.sft.uri", spec.models.sft.uri
+    for group, rewards in (("rewards", spec.models.rewards), ("heldOutRewards", spec.models.held_out_rewards)):
+        for i, reward in enumerate(rewards):
+            if isinstance(reward, CheckpointReward):
+                yield f"spec.models.{group}[{i}].uri", reward.uri
+    yield "spec.prompts.uri", spec.prompts.uri
+    if isinstance(spec.prompts.evaluation_split, SourceSplit):
+        yield "spec.prompts.evaluationSplit.uri", spec.prompts.evaluation_split.uri
+    if spec.tracking is not None and spec.tracking.type is TrackerType.TENSOR_BOARD and spec.tracking.uri is not None:
+        yield "spec.tracking.uri", spec.tracking.uri
 
 
 def _places(run: WarpRun, tenancy: Tenancy) -> Iterator[Refusal]:
-    spec = run.spec
-    uris = {"spec.storage.uri": spec.storage.uri, "spec.models.sft.uri": spec.models.sft.uri}
-    uris["spec.prompts.uri"] = spec.prompts.uri
-    for group, rewards in (("rewards", spec.models.rewards), ("heldOutRewards", spec.models.held_out_rewards)):
-        uris |= {
-            f"spec.models.{group}[{i}].uri": reward.uri
-            for i, reward in enumerate(rewards)
-            if isinstance(reward, CheckpointReward)
-        }
-    for field, uri in uris.items():
-        # A hub or a web server is the import pod's own business; it has no credentials of this cluster's stores.
-        if uri.startswith(("hf://", "https://")) and field != "spec.storage.uri":
+    allowed = ", ".join(tenancy.storage) or "none are"
+    message = f"must lie below a storage prefix that namespace {run.metadata.namespace} is allowed ({allowed})"
+    for field, uri in _uris(run):
+        is_written = field in {"spec.storage.uri", "spec.tracking.uri"}
+        if uri.startswith(PUBLIC) and not is_written:
             continue
-        allowed = tenancy.storage
-        if not any(is_below(uri, prefix) for prefix in allowed):
-            names = ", ".join(allowed) or "nothing"
-            yield Refusal(
-                field, uri, f"must lie below a storage prefix of namespace {run.metadata.namespace} ({names})"
-            )
+        if not any(is_below(uri, prefix) for prefix in tenancy.storage):
+            yield Refusal(field, uri, message)
 
 
 def _pod(path: str, pod: PodTemplate, tenancy: Tenancy, config: ControllerConfig) -> Iterator[Refusal]:
-    images = (config.images.slim, config.images.worker)
-    if pod.image and pod.image not in images and not any(pod.image.startswith(each) for each in tenancy.images):
-        yield Refusal(f"{path}.image", pod.image, "must be an allowed image")
+    own_images = (config.images.slim, config.images.worker)
+    if pod.image and pod.image not in own_images and not any(is_image_of(pod.image, each) for each in tenancy.images):
+        yield Refusal(f"{path}.image", pod.image, _one_of("an allowed image", tenancy.images))
     account = pod.service_account_name
     if account and account != config.defaults.service_account and account not in tenancy.service_accounts:
-        yield Refusal(f"{path}.serviceAccountName", account, "must be an allowed service account")
+        message = _one_of("an allowed service account", tenancy.service_accounts)
+        yield Refusal(f"{path}.serviceAccountName", account, message)
     for i, volume in enumerate(pod.volumes):
         if volume.type not in tenancy.volumes:
-            yield Refusal(f"{path}.volumes[{i}]", volume.type, "must be of an allowed volume type")
+            message = _one_of("an allowed volume type", tenancy.volumes)
+            yield Refusal(f"{path}.volumes[{i}].type", volume.type, message)
     if "*" not in tenancy.secrets:
-        named = {f"{path}.envFromSecrets[{i}]": name for i, name in enumerate(pod.env_from_secrets)}
-        named |= {
-            f"{path}.env[{i}].secretKeyRef": each.secret_key_ref.name
-            for i, each in enumerate(pod.env)
-            if each.secret_key_ref is not None
-        }
-        named |= {
-            f"{path}.volumes[{i}].sourceName": each.source_name
-            for i, each in enumerate(pod.volumes)
-            if each.type == "secret"
-        }
-        named |= {f"{path}.imagePullSecrets[{i}]": name for i, name in enumerate(pod.image_pull_secrets)}
-        for field, name in named.items():
+        for field, name in _secrets(path, pod):
             if name not in tenancy.secrets:
-                yield Refusal(field, name, "must be an allowed secret")
+                yield Refusal(field, name, _one_of("an allowed Secret", tenancy.secrets))
+
+
+def _secrets(path: str, pod: PodTemplate) -> Iterator[tuple[str, str]]:
+    """Every Secret that a pod names, by field."""
+    for i, name in enumerate(pod.env_from_secrets):
+        yield f"{path}.envFromSecrets[{i}]", name
+    for i, variable in enumerate(pod.env):
+        if variable.secret_key_ref is not None:
+            yield f"{path}.env[{i}].secretKeyRef.name", variable.secret_key_ref.name
+    for i, volume in enumerate(pod.volumes):
+        if volume.type == "secret":
+            yield f"{path}.volumes[{i}].sourceName", volume.source_name
+    for i, name in enumerate(pod.image_pull_secrets):
+        yield f"{path}.imagePullSecrets[{i}]", name
+
+
+def _one_of(what: str, allowed: tuple[str, ...]) -> str:
+    return f"must be {what} ({', '.join(allowed) or 'none is'})"

@@ -10,9 +10,8 @@ from annotated_types import Ge, Gt, Le
 from pydantic import Field
 
 from warpctl.spec.base import DecimalText, SpecModel
-from warpctl.spec.pod import PodTemplate, Quantity
-
-_SUFFIXES = {"m": 0.001, "k": 1e3, "M": 1e6, "G": 1e9}
+from warpctl.spec.pod import PodTemplate
+from warpctl.spec.quantity import Quantity, amount
 
 
 class StageCompute(SpecModel):
@@ -26,6 +25,10 @@ class StageCompute(SpecModel):
     """CPU cores of each node, as a Kubernetes quantity; locally the number of stages at once follows from it (null: 1)."""
     memory: Quantity | None = None
     """Memory of each node, as a Kubernetes quantity; not enforced locally."""
+    shared_memory: Quantity | None = None
+    """Most of that memory that /dev/shm may take; null: the controller's default. Ignored locally."""
+    scratch: Quantity | None = None
+    """Disk of each node for /tmp, set aside for it; null: the controller's limit, not set aside. Ignored locally."""
     pod_template: PodTemplate = PodTemplate()
     """The rest of the pod."""
 
@@ -57,8 +60,7 @@ class Compute(SpecModel):
 
 def num_cores(compute: StageCompute, default: str = "1") -> int:
     """Whole cores that a stage takes: its cpu quantity rounded up, `default` where nothing is said."""
-    quantity = compute.cpu or default
-    return max(1, math.ceil(float(quantity.rstrip("mkMG")) * _SUFFIXES.get(quantity[-1], 1.0)))
+    return max(1, math.ceil(amount(compute.cpu or default)))
 
 
 class Retry(SpecModel):

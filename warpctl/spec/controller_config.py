@@ -12,7 +12,7 @@ from annotated_types import Ge, Le
 from pydantic import Field
 
 from warpctl.spec.base import SpecModel
-from warpctl.spec.pod import Quantity
+from warpctl.spec.quantity import Quantity
 
 Names = tuple[str, ...]
 
@@ -50,9 +50,11 @@ class Defaults(SpecModel):
     environment: dict[str, str] = Field(default_factory=dict)
     """Environment variables of every worker, such as STORAGE_EMULATOR_HOST."""
     grace_seconds: Annotated[int, Ge(10), Le(86_400)] = 300
-    """From SIGTERM to SIGKILL: time to save a resume state."""
+    """From SIGTERM to SIGKILL, at least; an RL run gets longer when its memory takes longer to save."""
+    save_rate: Quantity = "200Mi"
+    """Bytes a second at which a worker writes its resume state to the store; what it saves is at most its memory."""
     ttl_seconds: Annotated[int, Ge(60), Le(31_536_000)] = 604_800
-    """How long a Job that succeeded stays."""
+    """How long a Job that succeeded stays; one that failed stays as long as its run."""
     gpu_resource: str = "nvidia.com/gpu"
     """Extended resource that counts GPUs."""
 

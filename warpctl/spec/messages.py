@@ -12,7 +12,7 @@ from pydantic.alias_generators import to_camel
 from warpctl.spec.base import DECIMAL_PATTERN
 from warpctl.spec.fields import SpecField, fields, pattern_of
 from warpctl.spec.models import FUNCTION_PATTERN, REWARD_NAME_PATTERN, TEXT_PATTERN, URI_PATTERN, URL_PATTERN
-from warpctl.spec.pod import QUANTITY_PATTERN
+from warpctl.spec.quantity import QUANTITY_PATTERN
 from warpctl.spec.source import Place
 from warpctl.spec.warp_run import NAME_PATTERN
 

@@ -9,13 +9,18 @@ from pydantic import Field, StringConstraints, model_validator
 
 from warpctl.spec.base import Disagreement, SpecModel, refuse
 from warpctl.spec.cel import CelRule
+from warpctl.spec.quantity import Quantity
 
-QUANTITY_PATTERN = r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|Ki|Mi|Gi|Ti)?$"
-Quantity = Annotated[str, StringConstraints(max_length=32, pattern=QUANTITY_PATTERN)]
 ShortText = Annotated[str, StringConstraints(max_length=256)]
 EnvName = Annotated[str, StringConstraints(max_length=256, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
-VolumeName = Annotated[str, StringConstraints(max_length=63, pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$")]
+VolumeName = Annotated[str, StringConstraints(max_length=50, pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$")]
 MountPath = Annotated[str, StringConstraints(max_length=256, pattern=r"^/[^:\x00]+$")]
+
+
+OWN_MOUNTS = ("/tmp", "/dev/shm")  # noqa: S108
+"""What every worker's pod mounts already."""
+_MOUNT_TAKEN = f"must not be one of {', '.join(OWN_MOUNTS)}, which every worker has"
+_VOLUME_TWICE = "must not repeat the name or the mount path of another volume"
 
 
 class SecretKeyRef(SpecModel):
@@ -84,6 +89,7 @@ class Volume(SpecModel):
     """Most bytes of an emptyDir."""
 
     cel = (
+        CelRule("mountPath", f"!(self.mountPath in {list(OWN_MOUNTS)})", _MOUNT_TAKEN),
         CelRule("sourceName", "self.type != 'emptyDir' || {sourceName} == ''", "must be absent with type emptyDir"),
         CelRule(
             "sourceName",
@@ -93,11 +99,16 @@ class Volume(SpecModel):
     )
 
     @model_validator(mode="after")
-    def _names_its_source(self) -> Self:
+    def _fits_its_type(self) -> Self:
+        found = []
+        if self.mount_path in OWN_MOUNTS:
+            place = ("mountPath",)
+            found.append(Disagreement(place, _MOUNT_TAKEN, self.mount_path, (place,)))
         if bool(self.source_name) == (self.type == "emptyDir"):
             at, other = ("sourceName",), ("type",)
             must = "must be absent" if self.source_name else "must be there"
-            refuse("Volume", [Disagreement(at, f"{must} with type {self.type}", self.source_name, (at, other))])
+            found.append(Disagreement(at, f"{must} with type {self.type}", self.source_name, (at, other)))
+        refuse("Volume", found)
         return self
 
     def source(self) -> dict[str, Any]:
@@ -240,6 +251,36 @@ class PodTemplate(SpecModel):
         default_factory=dict, max_length=32
     )
     """Pod annotations."""
+
+    cel = (
+        CelRule(
+            "env",
+            "!has(self.env) || self.env.all(a, self.env.exists_one(b, a.name == b.name))",
+            "must not give a variable twice",
+        ),
+        CelRule(
+            "volumes",
+            "!has(self.volumes) || self.volumes.all(a, self.volumes.exists_one(b, a.name == b.name) && "
+            "self.volumes.exists_one(b, a.mountPath == b.mountPath))",
+            _VOLUME_TWICE,
+        ),
+    )
+
+    @model_validator(mode="after")
+    def _names_each_thing_once(self) -> Self:
+        kinds = (
+            ("env", "name", [each.name for each in self.env], "must not give a variable twice"),
+            ("volumes", "name", [each.name for each in self.volumes], _VOLUME_TWICE),
+            ("volumes", "mountPath", [each.mount_path for each in self.volumes], _VOLUME_TWICE),
+        )
+        found = []
+        for group, word, values, message in kinds:
+            for index, value in enumerate(values):
+                if value in values[:index]:
+                    at, other = (group, index, word), (group, values.index(value), word)
+                    found.append(Disagreement(at, message, value, (at, other)))
+        refuse("PodTemplate", found)
+        return self
 
 
 def _dump(model: SpecModel) -> dict[str, Any]:
