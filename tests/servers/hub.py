@@ -16,7 +16,10 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 from urllib.parse import unquote, urlsplit
+
+from tests.servers.hub_uploads import answer_post, put_large
 
 LFS_SUFFIXES = (".safetensors", ".parquet", ".bin")
 
@@ -68,6 +71,11 @@ class Hub:
         self.holding = threading.Event()
         self.ignores_ranges = False
         self.port = 0
+        self.write_token = ""
+        """Who may create and commit; nobody while it is empty."""
+        self.uploaded: dict[str, bytes] = {}
+        self.created: dict[str, dict[str, Any]] = {}
+        """Repositories made through the API, with what was asked for."""
 
     @property
     def endpoint(self) -> str:
@@ -100,6 +108,31 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self._answer(send_body=True)
+
+    def do_POST(self) -> None:
+        status, body = answer_post(
+            self.hub,
+            unquote(urlsplit(self.path).path),
+            self._take_body(),
+            self.headers.get("Authorization", ""),
+            is_large=lambda name: name.endswith(LFS_SUFFIXES),
+            commit=self.hub.commit,
+        )
+        self._send(status, json.dumps(body).encode(), {"Content-Type": "application/json"}, send_body=True)
+
+    def do_PUT(self) -> None:
+        status, body = put_large(self.hub, self.path, self._take_body())
+        self._send(status, json.dumps(body).encode(), send_body=True)
+
+    def _take_body(self) -> bytes:
+        if self.headers.get("Transfer-Encoding") != "chunked":
+            return self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        parts = []
+        while size := int(self.rfile.readline(), 16):
+            parts.append(self.rfile.read(size))
+            self.rfile.readline()
+        self.rfile.readline()
+        return b"".join(parts)
 
     def _answer(self, *, send_body: bool) -> None:
         path = unquote(urlsplit(self.path).path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Annotated
 
 import typer
@@ -9,10 +10,22 @@ import typer
 from warpctl.cli.options import RunArgument, StateDirOption
 
 
+class Dtype(StrEnum):
+    """How weights are stored."""
+
+    FLOAT32 = "float32"
+    BFLOAT16 = "bfloat16"
+
+
 def export(
     run: RunArgument,
     *,
-    to: Annotated[str, typer.Option("--to", metavar="DIR|URI", help="Where the model goes; a new or empty folder.")],
+    to: Annotated[
+        str,
+        typer.Option(
+            "--to", metavar="DIR|URI", help="Where the model goes: a new or empty folder, or hf://owner/name."
+        ),
+    ],
     liti_rate: Annotated[
         str,
         typer.Option(
@@ -21,7 +34,11 @@ def export(
     ] = "",
     max_kl: Annotated[
         str,
-        typer.Option("--max-kl", metavar="NATS", help="The evaluated point of highest reward with at most this KL."),
+        typer.Option(
+            "--max-kl",
+            metavar="NATS",
+            help="The best evaluated point with at most this KL, by the held-out reward if there is one.",
+        ),
     ] = "",
     iteration: Annotated[
         int,
@@ -29,14 +46,23 @@ def export(
             "--iteration", min=0, show_default=False, help="With --liti-rate: of this iteration, not the last."
         ),
     ] = 0,
+    dtype: Annotated[Dtype, typer.Option("--dtype", help="How the weights are stored.")] = Dtype.FLOAT32,
+    is_push: Annotated[
+        bool, typer.Option("--push", help="Really upload to hf://; without it, only say what would be uploaded.")
+    ] = False,
     state_dir: StateDirOption = "",
 ) -> None:
-    """Write one point of the front as a model folder for transformers: float32 weights, tokenizer, model card."""
+    """Write one point of the front as a model folder for transformers: weights, tokenizer, model card, spec and front.
+
+    With hf://owner/name it is a dry run until --push is given.
+    """
     from warpctl.cli.export_point import choose_by_kl, choose_by_rate, export_task
-    from warpctl.cli.export_process import check_destination, run_export
+    from warpctl.cli.export_process import check_destination, is_hub, run_export
+    from warpctl.cli.export_text import files_text, point_text
     from warpctl.cli.run_reference import resolve
     from warpctl.cli.terminal import next_steps, result
     from warpctl.errors import UserError
+    from warpctl.workers.hub_upload import repository_of
 
     if bool(liti_rate) == bool(max_kl):
         raise UserError(
@@ -45,6 +71,10 @@ def export(
         )
     if iteration and max_kl:
         raise UserError("--iteration goes with --liti-rate only", hint="--max-kl looks at all iterations")
+    if is_push and not is_hub(to):
+        raise UserError("--push goes with --to hf://owner/name only", hint="a folder is written without it")
+    if is_hub(to):
+        repository_of(to)
     reference = resolve(run, state_dir)
     observed = reference.engine().observe()
     point = (
@@ -52,10 +82,21 @@ def export(
         if liti_rate
         else choose_by_kl(reference, observed, max_kl)
     )
-    task = export_task(reference, observed, point, destination=to)
-    is_there = check_destination(task)
-    if not is_there:
-        run_export(task)
-    result(f"{point.label} of iteration {point.iteration}: {to}{' (was there already)' if is_there else ''}")
+    task = export_task(reference, observed, point, destination=to, dtype=dtype.value)
+    if is_hub(to) and not is_push:
+        result(f"{point_text(point, task)}\n\n{files_text(task)}")
+        next_steps(f"warpctl export {_again(run, liti_rate, max_kl, iteration, dtype)} --to {to} --push  # uploads")
+        return
+    is_there = not is_hub(to) and check_destination(task)
+    place = to if is_there else run_export(task) or to
+    result(f"{point_text(point, task)}\n{place}{' (was there already)' if is_there else ''}")
     if "://" not in to:
         next_steps(f"python -c 'from transformers import AutoModelForCausalLM as M; M.from_pretrained(\"{to}\")'")
+
+
+def _again(run: str, liti_rate: str, max_kl: str, iteration: int, dtype: Dtype) -> str:
+    """The arguments that choose the same point."""
+    parts = [run, f"--liti-rate {liti_rate}" if liti_rate else f"--max-kl {max_kl}"]
+    parts += [f"--iteration {iteration}"] if iteration else []
+    parts += [f"--dtype {dtype.value}"] if dtype is not Dtype.FLOAT32 else []
+    return " ".join(parts)

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
-from typing import Any
+from typing import Any, Literal
 
+from warpctl.cli.output import yaml_text
 from warpctl.cli.run_reference import RunReference
 from warpctl.errors import UserError
 from warpctl.plan.observed import Observed
 from warpctl.plan.stages import SFT, StageGraph, merge_id, rl_id, stages
+from warpctl.reports.best import best_entry
 from warpctl.spec.base import DECIMAL_PATTERN, decimal_text
 from warpctl.spec.stage_input import InputArtifact
+from warpctl.spec.warp_run import WarpRun
 from warpctl.workers.export import ExportTask
 
 MAX_RATE = Decimal(2)
@@ -30,6 +33,8 @@ class Point:
     prefix: str
     liti_rate: Decimal
     estimates: Mapping[str, Any] | None = None
+    why: str = ""
+    """How it was chosen, where it was."""
 
 
 def choose_by_rate(reference: RunReference, observed: Observed, text: str, iteration: int) -> Point:
@@ -61,30 +66,53 @@ def choose_by_rate(reference: RunReference, observed: Observed, text: str, itera
 
 
 def choose_by_kl(reference: RunReference, observed: Observed, text: str) -> Point:
-    """The run's own evaluated point of highest reward whose KL is at most this, among those whose weights exist."""
+    """The run's own best point with at most this KL (reports/best.py), among those whose weights exist."""
     max_kl = _number(text, "--max-kl")
-    points = [each for each in _points(reference) if not each["control"] and each["iteration"]]
+    if max_kl < 0:
+        raise UserError(
+            f"--max-kl must not be negative, got {text}", hint="it is in nats per completion: --max-kl 10, for example"
+        )
+    front = reference.front() or {"points": [], "measures": []}
+    points = [each for each in front["points"] if not each["control"] and each["iteration"]]
     if not points:
         raise UserError(
             "the run has no evaluated points yet",
             hint=f"`warpctl status {reference.typed}`; --liti-rate needs no evaluation",
         )
-    allowed = [each for each in points if each["kl"]["mean"] <= float(max_kl)]
+    graph = stages(reference.run, observed.imported())
+
+    def is_available(entry: Mapping[str, Any]) -> bool:
+        is_trained = bool(entry["iteration"]) and not entry["control"]
+        return is_trained and _is_there(graph, observed, _point_of(entry).stage_id)
+
+    first = best_entry(front, max_kl=float(max_kl))
+    chosen = best_entry(front, max_kl=float(max_kl), is_available=is_available)
+    allowed = [each for each in points if each["kl"]["mean"] <= max_kl]
     if not allowed:
         lowest = min(points, key=lambda each: each["kl"]["mean"])
         raise UserError(
             f"no point has a KL of at most {text} nats",
             hint=f"the lowest is {lowest['kl']['mean']:.3g} nats: iteration {lowest['iteration']}, {lowest['label']}",
         )
-    graph = stages(reference.run, observed.imported())
-    for each in sorted(allowed, key=lambda each: (-each["reward"]["mean"], each["kl"]["mean"])):
-        point = _point_of(each)
-        if _is_there(graph, observed, point.stage_id):
-            return point
-    raise UserError(
-        f"the weights of all {len(allowed)} points with a KL of at most {text} nats were collected",
-        hint="spec.retention decides what stays; a larger --max-kl may reach points that are still there",
-    )
+    if chosen is None or first is None:
+        raise UserError(
+            f"the weights of all {len(allowed)} points with a KL of at most {text} nats were collected",
+            hint="spec.retention decides what stays; a larger --max-kl may reach points that are still there",
+        )
+    return replace(_point_of(chosen.entry), why=f"{chosen.why}{_passed_over(first.entry, chosen.entry)}")
+
+
+def _passed_over(first: Mapping[str, Any], chosen: Mapping[str, Any]) -> str:
+    """Why the best point of all is not the one that is exported."""
+    if first is chosen:
+        return ""
+    if not first["iteration"]:
+        return "; by it the SFT policy itself is better than any of them"
+    return f"; the weights of a better one, {_name(first)}, were collected"
+
+
+def _name(entry: Mapping[str, Any]) -> str:
+    return f"iteration {entry['iteration']}, {entry['label']}" if entry["iteration"] else str(entry["label"])
 
 
 def _point_of(entry: Mapping[str, Any]) -> Point:
@@ -96,7 +124,14 @@ def _point_of(entry: Mapping[str, Any]) -> Point:
     return Point(entry["label"], iteration, merge_id(iteration), "merged policy", "merged/", rate, entry)
 
 
-def export_task(reference: RunReference, observed: Observed, point: Point, *, destination: str) -> ExportTask:
+def export_task(
+    reference: RunReference,
+    observed: Observed,
+    point: Point,
+    *,
+    destination: str,
+    dtype: Literal["float32", "bfloat16"] = "float32",
+) -> ExportTask:
     """Everything pinned by digest."""
     graph = stages(reference.run, observed.imported())
     source = _artifact(graph, observed, point.stage_id, "source")
@@ -116,6 +151,8 @@ def export_task(reference: RunReference, observed: Observed, point: Point, *, de
         "digests": {"SFT policy": sft.manifest_digest, point.source: source.manifest_digest},
         "kl": estimates.get("kl"),
         "reward": estimates.get("reward"),
+        "heldOut": estimates.get("heldOut"),
+        "why": point.why,
         "confidenceLevel": (front or {}).get("confidenceLevel"),
     }
     return ExportTask(
@@ -127,8 +164,20 @@ def export_task(reference: RunReference, observed: Observed, point: Point, *, de
         files=source,
         files_prefix=point.prefix,
         liti_rate=point.liti_rate,
+        dtype=dtype,
         card=card,
+        spec=yaml_text(shared_spec(reference.run)),
+        front=front,
     )
+
+
+def shared_spec(run: WarpRun) -> dict[str, Any]:
+    """The WarpRun as it may leave the house: without podTemplates, whose environment may hold what nobody else should read."""
+    document = run.model_dump(mode="json", by_alias=True, exclude_unset=True, exclude={"status"})
+    for compute in document["spec"].get("compute", {}).values():
+        if isinstance(compute, dict):
+            compute.pop("podTemplate", None)
+    return document
 
 
 def _points(reference: RunReference) -> list[Mapping[str, Any]]:

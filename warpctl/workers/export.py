@@ -1,38 +1,44 @@
 """Write one point of the front as a model folder that transformers loads: weights, config, tokenizer, model card.
 
-    weights = (1 - liti_rate) sft + liti_rate * source, in float64, rounded once to float32
-
-Streams block by block, so that memory does not grow with the model. config.json is written after the weights and the record
-warpctl-export.json last: a folder without a finished record is no model yet, and the next export into it starts anew.
+Beside the model lie warprun.yaml (the spec) and front.json (every evaluated point), so that whoever has the folder can
+see where it stands. config.json is written after the weights and the record warpctl-export.json last: a folder without a
+finished record is no model yet, and the next export into it starts anew.
+For hf:// the same folder is made in a temporary place and uploaded in one commit.
 It decides nothing: the command line chose the point and pinned its artifacts. No torch.
 """
 
 from __future__ import annotations
 
 import json
-import math
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+import tempfile
+from collections.abc import Mapping
 from decimal import Decimal
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 
-from warpctl.errors import EXIT_DONE, EXIT_RETRYABLE, InputError, NumericsError, WarpctlError
-from warpctl.merging.liti import Float32, liti, round_once
+from warpctl.errors import EXIT_DONE, EXIT_RETRYABLE, InputError, WarpctlError
 from warpctl.spec.base import DecimalText, SpecModel
 from warpctl.spec.stage_input import InputArtifact
 from warpctl.storage.artifact import Artifact
-from warpctl.storage.headers import INDEX, TensorInfo, TensorSpec, index, split_into_shards
 from warpctl.storage.store import Store
-from warpctl.storage.tensors import Checkpoint, to_float32
+from warpctl.storage.tensors import Checkpoint
+from warpctl.workers.export_weights import Report, write_weights
 from warpctl.workers.model_card import model_card
+from warpctl.workers.model_config import CONFIG, config_with_dtype
 
-ENVIRONMENT_VARIABLE = "WARPCTL_EXPORT"
 RECORD = "warpctl-export.json"
-CONFIG = "config.json"
-BLOCK_ELEMENTS = 4 * 1024 * 1024
+SPEC = "warprun.yaml"
+FRONT = "front.json"
+HUB_SCHEME = "hf://"
+_NOT_OF_THE_MODEL = frozenset({"merge.json", "metrics.jsonl", "README.md"})
+_TOKENIZER_FILES = frozenset(
+    {"tokenizer.json", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "vocab.json", "vocab.txt"}
+)
+_PROMISED = ("generation_config.json", "chat_template.jinja", "chat_template.json", "tokenizer_config.json")
+"""What the SFT policy's folder has of these, the exported one has too."""
 
 
 class ExportTask(SpecModel):
@@ -41,7 +47,7 @@ class ExportTask(SpecModel):
     storage: str
     """Root of the run's store."""
     destination: str
-    """Folder or URI prefix."""
+    """Folder, URI prefix, or hf://owner/name."""
     sft: InputArtifact
     source: InputArtifact
     """The merged policy or an RL run's policy."""
@@ -50,83 +56,76 @@ class ExportTask(SpecModel):
     """Whose config, tokenizer, generation config and chat template are copied."""
     files_prefix: str = ""
     liti_rate: DecimalText = Decimal(1)
+    dtype: Literal["float32", "bfloat16"] = "float32"
     card: dict[str, Any] = Field(default_factory=dict)
     """What the model card says, see model_card.py."""
-
-
-Report = Callable[[int, int], None]
+    spec: str = ""
+    """The WarpRun, as YAML."""
+    front: dict[str, Any] | None = None
+    """front.json of the run's newest report; None before the first."""
 
 
 def export(task: ExportTask, *, report: Report = lambda _done, _total: None) -> None:
     """Write the folder. `report` is told bytes done and in total."""
-    store, target = Store.open(task.storage), Store.open(task.destination)
-    files = Artifact.of(store, task.files)
-    sft = Checkpoint.open(Artifact.of(store, task.sft))
+    _write(task, Store.open(task.destination), report)
+
+
+def _write(task: ExportTask, target: Store, report: Report) -> None:
+    store = Store.open(task.storage)
+    files, sft_files = Artifact.of(store, task.files), Artifact.of(store, task.sft)
+    names = model_files(files, task.files_prefix, sft_files)
+    sft = Checkpoint.open(sft_files)
     source = Checkpoint.open(Artifact.of(store, task.source), prefix=task.source_prefix)
-    record = {"warpctlExport": 1, **task.model_dump(mode="json", by_alias=True, exclude={"storage", "destination"})}
+    without = {"storage", "destination", "spec", "front"}
+    record = {"warpctlExport": 1, **task.model_dump(mode="json", by_alias=True, exclude=without)}
 
     target.write(RECORD, _json({**record, "isComplete": False}))
-    _write_weights(target, sft, source, float(task.liti_rate), report)
-    for name in _model_files(files, task.files_prefix):
+    write_weights(target, sft, source, liti_rate=float(task.liti_rate), dtype=task.dtype, report=report)
+    for name in names:
         target.write(name.removeprefix(task.files_prefix), files.read(name))
-    target.write("README.md", model_card(task.card).encode())
-    target.write(CONFIG, _float32_config(files.read(task.files_prefix + CONFIG)))
+    if task.spec:
+        target.write(SPEC, task.spec.encode())
+    if task.front is not None:
+        target.write(FRONT, _json(task.front))
+    target.write("README.md", model_card({**task.card, "dtype": task.dtype}, task.front).encode())
+    config = files.read(task.files_prefix + CONFIG)
+    target.write(CONFIG, config_with_dtype(config, task.dtype, source="the exported policy"))
     target.write(RECORD, _json({**record, "isComplete": True}))
 
 
-def _write_weights(target: Store, sft: Checkpoint, source: Checkpoint, liti_rate: float, report: Report) -> None:
-    for name, tensor in source.tensors.items():
-        if name not in sft.tensors or sft.tensors[name].shape != tensor.shape:
-            raise InputError(
-                f"tensor {name} of the source is not in the SFT policy, or has another shape there",
-                hint="the two are not the same architecture; report this as a bug of warpctl",
-            )
-    shards = split_into_shards([TensorSpec(name, tensor.shape) for name, tensor in source.tensors.items()])
-    total, done = sum(shard.size for shard in shards), 0
-    for shard in shards:
-        with target.open_write(shard.file) as sink:
-            sink.write(shard.head)
-            for tensor in shard.tensors:
-                for values_N in _interpolated(sft, source, tensor, liti_rate):
-                    sink.write(values_N.data.cast("B") if values_N.size else b"")
-                    done += values_N.nbytes
-                    report(done, total)
-    if len(shards) > 1:
-        target.write(INDEX, index(shards))
-    report(total, total)
+def model_files(files: Artifact, prefix: str, sft: Artifact) -> list[str]:
+    """Everything beside the weights, but for config.json, which is written last.
+
+    InputError when something is missing without which the folder is not the model that was trained: config.json, a
+    tokenizer, or what the SFT policy has of generation config, tokenizer config and chat template.
+    """
+    names = {name.removeprefix(prefix) for name in files.names(prefix)}
+    kept = {
+        name
+        for name in names
+        if "/" not in name
+        and not name.endswith((".safetensors", ".safetensors.index.json"))
+        and name not in _NOT_OF_THE_MODEL
+    }
+    missing = [name for name in (CONFIG, *_PROMISED) if name not in kept and (name == CONFIG or name in sft.names())]
+    if not kept & _TOKENIZER_FILES:
+        missing.append("tokenizer")
+    if missing:
+        raise InputError(
+            f"the policy of {files.manifest.stage_id} has no {', no '.join(missing)}, and a model without is not the one "
+            "that was trained",
+            hint="add it to the folder of spec.models.sft.uri, change spec.models.sft.revision, and run again",
+        )
+    return sorted(prefix + name for name in kept - {CONFIG})
 
 
-def _interpolated(sft: Checkpoint, source: Checkpoint, tensor: TensorInfo, liti_rate: float) -> Iterator[Float32]:
-    """Blocks of one tensor, flattened, in order."""
-    num_elements = math.prod(tensor.shape)
-    for start in range(0, num_elements, BLOCK_ELEMENTS):
-        block = slice(start, min(start + BLOCK_ELEMENTS, num_elements))
-        sft_N, source_N = (to_float32(each.read_part(tensor.name, block)).astype("float64") for each in (sft, source))
-        try:
-            yield round_once(liti(sft_N, source_N, liti_rate=liti_rate))
-        except FloatingPointError as error:
-            raise NumericsError(
-                f"tensor {tensor.name} leaves the range of float32 at LITI rate {liti_rate:g}",
-                hint="use a smaller rate",
-            ) from error
+def push(task: ExportTask, *, report: Report) -> str:
+    """Make the folder in a temporary place and upload it to a hub in one commit; returns that commit's address."""
+    from warpctl.workers.hub_upload import upload_folder
 
-
-def _model_files(files: Artifact, prefix: str) -> list[str]:
-    """Everything beside the weights, but for config.json, which is written last."""
-    names = [name for name in files.names(prefix) if "/" not in name.removeprefix(prefix)]
-    kept = [name for name in names if not name.endswith((".safetensors", ".safetensors.index.json", "README.md"))]
-    if prefix + CONFIG not in kept:
-        raise InputError(f"the model has no {CONFIG}", hint="it was imported without one; import it again")
-    return [name for name in kept if name not in (prefix + CONFIG, prefix + "merge.json", prefix + "metrics.jsonl")]
-
-
-def _float32_config(data: bytes) -> bytes:
-    """The weights are float32 now, whatever they were imported as."""
-    config = json.loads(data)
-    for name in ("dtype", "torch_dtype"):
-        if name in config:
-            config[name] = "float32"
-    return _json(config)
+    with tempfile.TemporaryDirectory(prefix="warpctl-export-") as folder:
+        _write(task, Store.open(folder), report)
+        return upload_folder(folder, task.destination, environment=os.environ)
 
 
 def _json(document: Mapping[str, Any]) -> bytes:
@@ -134,15 +133,21 @@ def _json(document: Mapping[str, Any]) -> bytes:
 
 
 def main() -> int:
-    """Read the task from the environment; progress and errors go to stdout as JSON lines, for the command line to show."""
+    """Read the task from stdin; progress and errors go to stdout as JSON lines, for the command line to show."""
 
     def tell(document: Mapping[str, Any]) -> None:
         sys.stdout.write(json.dumps(document) + "\n")
         sys.stdout.flush()
 
+    def progress(done: int, total: int) -> None:
+        tell({"done": done, "total": total})
+
     try:
-        task = ExportTask.model_validate_json(os.environ[ENVIRONMENT_VARIABLE])
-        export(task, report=lambda done, total: tell({"done": done, "total": total}))
+        task = ExportTask.model_validate_json(sys.stdin.read())
+        if task.destination.startswith(HUB_SCHEME):
+            tell({"pushed": push(task, report=progress)})
+        else:
+            export(task, report=progress)
     except WarpctlError as error:
         tell({"error": error.message, "hint": error.hint})
         return error.exit_code

@@ -30,10 +30,10 @@ from warpctl.storage.tensors import Checkpoint
 from warpctl.workers.harness import Context, run
 from warpctl.workers.merge_output import MERGED, NEXT_INIT, MergeOutput
 from warpctl.workers.merge_sources import GroupWeights, Source, Sources
+from warpctl.workers.model_config import CONFIG, config_with_dtype
 
 MAX_HELD_BYTES = 4 * 1024**3
 REPORT = "merge.json"
-_DTYPE_NAMES = frozenset({"dtype", "torch_dtype"})
 
 
 def main(context: Context, *, max_shard_bytes: int = MAX_SHARD_BYTES, max_held_bytes: int = MAX_HELD_BYTES) -> None:
@@ -148,26 +148,9 @@ def copy_model_files(init: Checkpoint, publication: Publication, prefix: str) ->
         if file.endswith((".safetensors", ".safetensors.index.json")) or file == REPORT:
             continue
         data = init.artifact.read(name)
-        publication.write_file(prefix + file, _float32_config(data) if file == "config.json" else data)
-
-
-def _float32_config(data: bytes) -> bytes:
-    """config.json with the type that the weights now have, under whichever name it knows it by, nested configs too."""
-    try:
-        config = _as_float32(json.loads(data))
-    except (ValueError, AttributeError) as error:
-        raise InputError(f"init: config.json is malformed ({error})", hint="get the checkpoint again") from error
-    return _json(config if _DTYPE_NAMES & config.keys() else {**config, "dtype": "float32"})
-
-
-def _as_float32(config: dict[str, Any]) -> dict[str, Any]:
-    changed = dict(config)
-    for name, value in config.items():
-        if name in _DTYPE_NAMES:
-            changed[name] = "float32"
-        elif name.endswith("_config") and isinstance(value, dict):
-            changed[name] = _as_float32(value)
-    return changed
+        publication.write_file(
+            prefix + file, config_with_dtype(data, "float32", source="init") if file == CONFIG else data
+        )
 
 
 def _json(value: Any) -> bytes:

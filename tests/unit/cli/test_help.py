@@ -19,7 +19,7 @@ FROZEN = {
     "status": ["--exit-code", "--help", "--output", "--state-dir", "RUN"],
     "logs": ["--attempt", "--follow", "--help", "--previous", "--state-dir", "RUN", "STAGE"],
     "report": ["--again", "--help", "--state-dir", "RUN"],
-    "export": ["--help", "--iteration", "--liti-rate", "--max-kl", "--state-dir", "--to", "RUN"],
+    "export": ["--dtype", "--help", "--iteration", "--liti-rate", "--max-kl", "--push", "--state-dir", "--to", "RUN"],
     "gc": ["--dry-run", "--help", "--min-age", "--output", "--yes", "STORAGE|SPEC"],
     "schema": ["--help", "--json", "FIELD"],
     "version": ["--help"],

@@ -14,11 +14,12 @@ import pytest
 
 from tests.builders.checkpoints import MODEL_FILES, SHAPES, model_files, moved, publish, random_weights, rounded
 from warpctl.cli.export_process import check_destination
-from warpctl.errors import InputError, UserError
+from warpctl.errors import InputError, NumericsError, UserError
+from warpctl.storage.bfloat16 import float32_to_bfloat16
 from warpctl.storage.headers import LENGTH_BYTES, parse_header
 from warpctl.storage.store import Store
-from warpctl.workers import export as export_module
-from warpctl.workers.export import RECORD, ExportTask, export
+from warpctl.workers import export_weights
+from warpctl.workers.export import FRONT, RECORD, SPEC, ExportTask, export
 from warpctl.workers.model_card import model_card
 
 SFT = random_weights(1)
@@ -40,11 +41,42 @@ CARD = {
 }
 
 
-def a_task(tmp_path: Path, rate: str = "0.3", *, sft_dtype: str = "BF16", merged=MERGED, to: str = "out") -> ExportTask:
+ESTIMATE = {"mean": 2.0, "low": 1.5, "high": 2.5}
+FRONT_DOCUMENT = {
+    "confidenceLevel": 0.95,
+    "maxKl": None,
+    "measures": ["reward", "truth"],
+    "points": [
+        {
+            "iteration": 2,
+            "control": "",
+            "name": "liti/0.3",
+            "label": "LITI 0.3",
+            "kl": ESTIMATE,
+            "reward": ESTIMATE,
+            "heldOut": {"truth": ESTIMATE},
+            "length": ESTIMATE,
+            "isOnFront": True,
+        }
+    ],
+    "best": {"iteration": 2, "control": "", "name": "liti/0.3", "label": "LITI 0.3"},
+}
+
+
+def a_task(
+    tmp_path: Path,
+    rate: str = "0.3",
+    *,
+    sft_dtype: str = "BF16",
+    merged=MERGED,
+    to: str = "out",
+    without: str = "",
+    **fields: object,
+) -> ExportTask:
     store = Store.open(str(tmp_path / "store"))
     shards = [["lm_head.weight"], [name for name in SHAPES if name != "lm_head.weight"]]
     sft = publish(store, model_files(SFT, dtype=sft_dtype, shards=shards), key="1" * 64, role="sft")
-    source_files = {f"merged/{name}": data for name, data in model_files(merged).items()}
+    source_files = {f"merged/{name}": data for name, data in model_files(merged).items() if name != without}
     source_files |= {f"next-init/{name}": b"" for name in MODEL_FILES}
     source = publish(store, {**source_files, "merge.json": b"{}"}, key="2" * 64, role="source")
     return ExportTask(
@@ -57,11 +89,14 @@ def a_task(tmp_path: Path, rate: str = "0.3", *, sft_dtype: str = "BF16", merged
         files_prefix="merged/",
         liti_rate=Decimal(rate),
         card=CARD,
+        spec="kind: WarpRun\n",
+        front=FRONT_DOCUMENT,
+        **fields,
     )
 
 
 def read_folder(folder: Path) -> dict[str, np.ndarray]:
-    """Weights of a model folder, read independently of checkpoint code."""
+    """Float32 weights of a model folder, read independently of checkpoint code."""
     weights = {}
     for file in folder.glob("*.safetensors"):
         data = file.read_bytes()
@@ -73,7 +108,7 @@ def read_folder(folder: Path) -> dict[str, np.ndarray]:
 
 
 def test_weights_are_the_interpolation_rounded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(export_module, "BLOCK_ELEMENTS", 5)  # many blocks a tensor
+    monkeypatch.setattr(export_weights, "BLOCK_ELEMENTS", 5)  # many blocks a tensor
     export(a_task(tmp_path))
     found, sft = read_folder(tmp_path / "out"), rounded(SFT, "BF16")
 
@@ -95,8 +130,14 @@ def test_the_folder_is_a_whole_model(tmp_path: Path) -> None:
     export(a_task(tmp_path))
     files = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
 
-    assert sorted(files) == sorted([*MODEL_FILES, "model.safetensors", "README.md", RECORD])
-    assert json.loads(files["config.json"])["dtype"] == "float32"
+    assert sorted(files) == sorted([*MODEL_FILES, "model.safetensors", "README.md", FRONT, RECORD, SPEC])
+    assert json.loads(files["config.json"]) == {
+        "model_type": "tiny",
+        "dtype": "float32",
+        "text_config": {"torch_dtype": "float32"},
+    }
+    assert files[SPEC] == b"kind: WarpRun\n"
+    assert json.loads(files[FRONT]) == FRONT_DOCUMENT
     assert {name: files[name] for name in MODEL_FILES if name != "config.json"} == {
         name: data for name, data in MODEL_FILES.items() if name != "config.json"
     }
@@ -104,8 +145,10 @@ def test_the_folder_is_a_whole_model(tmp_path: Path) -> None:
 
 
 def test_large_models_are_sharded_with_an_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    split = export_module.split_into_shards
-    monkeypatch.setattr(export_module, "split_into_shards", lambda specs: split(specs, max_shard_bytes=400))
+    split = export_weights.split_into_shards
+    monkeypatch.setattr(
+        export_weights, "split_into_shards", lambda specs, dtype: split(specs, dtype=dtype, max_shard_bytes=400)
+    )
     reported: list[tuple[int, int]] = []
     export(a_task(tmp_path, "1"), report=lambda done, total: reported.append((done, total)))
     index = json.loads((tmp_path / "out" / "model.safetensors.index.json").read_text())
@@ -115,6 +158,44 @@ def test_large_models_are_sharded_with_an_index(tmp_path: Path, monkeypatch: pyt
     assert all(np.array_equal(values, MERGED[name]) for name, values in read_folder(tmp_path / "out").items())
     assert reported[-1][0] == reported[-1][1]
     assert [done for done, _ in reported] == sorted(done for done, _ in reported)
+
+
+def test_bfloat16_is_the_float32_value_rounded_and_the_config_says_so(tmp_path: Path) -> None:
+    export(a_task(tmp_path, "1", dtype="bfloat16"))
+    data = (tmp_path / "out" / "model.safetensors").read_bytes()
+    end = LENGTH_BYTES + int.from_bytes(data[:LENGTH_BYTES], "little")
+    tensors = parse_header(data[LENGTH_BYTES:end], file="f", file_bytes=len(data))
+
+    assert {tensor.dtype for tensor in tensors} == {"BF16"}
+    for tensor in tensors:
+        assert data[tensor.start : tensor.end] == float32_to_bfloat16(MERGED[tensor.name]).tobytes()
+    config = json.loads((tmp_path / "out" / "config.json").read_bytes())
+    assert (config["dtype"], config["text_config"]) == ("bfloat16", {"torch_dtype": "bfloat16"})
+
+
+def test_a_value_beyond_bfloat16_is_refused(tmp_path: Path) -> None:
+    largest = {**MERGED, "model.norm.weight": np.full(6, np.finfo(np.float32).max, np.float32)}
+
+    with pytest.raises(NumericsError, match=r"tensor model\.norm\.weight leaves the range of bfloat16"):
+        export(a_task(tmp_path, "1", merged=largest, dtype="bfloat16"))
+
+
+@pytest.mark.parametrize(
+    ("without", "said"),
+    [
+        ("tokenizer.json", "no tokenizer"),
+        ("generation_config.json", r"no generation_config\.json"),
+        ("chat_template.jinja", r"no chat_template\.jinja"),
+        ("config.json", r"no config\.json"),
+    ],
+)
+def test_a_model_without_what_the_sft_policy_has_is_an_error_before_anything_is_written(
+    tmp_path: Path, without: str, said: str
+) -> None:
+    with pytest.raises(InputError, match=said):
+        export(a_task(tmp_path, without=without))
+
+    assert not (tmp_path / "out").exists()
 
 
 def test_an_interrupted_export_is_no_model_and_is_written_anew(tmp_path: Path) -> None:
@@ -163,8 +244,8 @@ def test_the_program_tells_progress_and_errors_as_json(tmp_path: Path) -> None:
         env={
             **os.environ,
             "PYTHONPATH": str(Path(__file__).parents[3]),
-            "WARPCTL_EXPORT": task.model_dump_json(by_alias=True),
         },
+        input=task.model_dump_json(by_alias=True),
         capture_output=True,
         text=True,
         check=False,
@@ -200,3 +281,23 @@ def test_the_card_claims_nothing_that_it_does_not_know() -> None:
     assert "base_model" not in text
     assert "- this very point was not evaluated in the run\n" in text
     assert "nats" not in text
+
+
+def test_the_card_shows_the_whole_front_and_why_this_point() -> None:
+    text = model_card({**CARD, "heldOut": {"truth": ESTIMATE}, "why": "highest held-out reward truth"}, FRONT_DOCUMENT)
+
+    assert "- chosen as: highest held-out reward truth\n" in text
+    assert "- held-out reward truth: 2.000 [1.500, 2.500] (95% interval over prompts)\n" in text
+    assert "| ITER | POINT | KL | REWARD | TRUTH | LENGTH | FRONT |\n| --- |" in text
+    assert "| 2 | LITI 0.3 | 2.00 \u00b10.50 | 2.00 \u00b10.50 | 2.00 \u00b10.50 | 2.0 | \\* |\n" in text
+
+
+def test_the_card_of_bfloat16_weights_says_what_was_measured() -> None:
+    text = model_card({**CARD, "dtype": "bfloat16"})
+
+    assert "merged policy of iteration 2, bfloat16\n" in text
+    assert "- these were measured on the float32 weights, which are rounded to bfloat16 here\n" in text
+
+
+def test_the_base_model_is_the_repository_without_the_folder_in_it() -> None:
+    assert "\nbase_model: google/gemma\n" in model_card({**CARD, "sftUri": "hf://google/gemma/2b/it"})
