@@ -106,7 +106,7 @@ def test_no_host_of_a_package_registry_is_committed() -> None:
     assert containing({host for host in hosts if not host.startswith(("deb.", "security."))}) == []
 
 
-@pytest.mark.parametrize("name", ["base.txt", "bootstrap.txt", "dev.txt"])
+@pytest.mark.parametrize("name", ["base.txt", "bootstrap.txt", "build.txt", "dev.txt", "slim.txt", "worker.txt"])
 def test_requirements_are_pinned_with_hashes_and_name_no_index(name: str) -> None:
     lines = (TOP / "requirements" / name).read_text().splitlines()
     requirements = [line for line in lines if line and not line.startswith((" ", "#"))]

@@ -6,6 +6,7 @@ which do not see each other; so a test may stop the apiserver of its own at will
 
 from __future__ import annotations
 
+import contextlib
 import os
 import uuid
 from collections.abc import Iterator
@@ -14,10 +15,11 @@ from pathlib import Path
 import kubernetes
 import pytest
 
-from tests.cluster.harness import binaries
+from tests.cluster.harness import prerequisites
 from tests.cluster.harness.control_plane import ApiCluster
 from tests.cluster.harness.given import GivenCluster
 from tests.cluster.harness.namespaces import create_namespace, delete_namespace
+from tests.cluster.harness.node import NodeCluster
 
 GIVEN = "WARPCTL_TEST_KUBECONFIG"
 
@@ -25,11 +27,15 @@ GIVEN = "WARPCTL_TEST_KUBECONFIG"
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Build before the first test: minutes from nothing, which no test's timeout should have to cover."""
     wanted = {name for item in session.items for name in ("cluster", "node") if item.get_closest_marker(name)}
-    if not wanted or session.config.option.collectonly or GIVEN in os.environ:
+    if session.config.option.collectonly:
         return
     capture = session.config.pluginmanager.getplugin("capturemanager")
-    with capture.global_and_fixture_disabled():
-        binaries.build_all(binaries.API_TIER)
+    # What cannot be built fails again, and is told then, in the fixture of the tests that need it.
+    with capture.global_and_fixture_disabled(), contextlib.suppress(RuntimeError):
+        if "cluster" in wanted and GIVEN not in os.environ:
+            ApiCluster().build()
+        if "node" in wanted:
+            NodeCluster().build()
 
 
 @pytest.fixture(scope="session")
@@ -41,6 +47,15 @@ def api_cluster() -> Iterator[ApiCluster | GivenCluster]:
     else:
         with ApiCluster() as cluster:
             yield cluster
+
+
+@pytest.fixture(scope="session")
+def node_cluster() -> Iterator[NodeCluster]:
+    """A cluster whose pods run, with a registry and an object store; only where this machine can have one."""
+    if reason := prerequisites.missing():
+        pytest.skip(f"NO NODE TIER HERE: {reason}")
+    with NodeCluster() as cluster:
+        yield cluster
 
 
 @pytest.fixture

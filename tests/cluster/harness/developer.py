@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import sys
 
+from tests.cluster.harness import binaries, images, prerequisites
 from tests.cluster.harness.control_plane import ApiCluster
+from tests.cluster.harness.node import BUCKET, NodeCluster
 from tests.cluster.harness.state import destroy, is_given_away, states_folder, sweep
 
 NAME = "dev"
@@ -22,11 +24,24 @@ def up(tier: str) -> None:
         if running != tier:
             raise SystemExit(f"error: a cluster of the {running} tier is up\nhint: make cluster-down")
     else:
-        kind = ApiCluster
+        if tier == "node" and (reason := prerequisites.missing()):
+            raise SystemExit(f"error: no node tier here: {reason}\nhint: make cluster gives one without nodes")
+        kind = NodeCluster if tier == "node" else ApiCluster
         with kind(name=NAME) as cluster:
             (state / "tier").write_text(tier)
+            _say(cluster)
             cluster.detach()
-    print(f"export KUBECONFIG={state / 'admin.kubeconfig'}")
+    print((state / "said").read_text(), end="")
+
+
+def _say(cluster: ApiCluster) -> None:
+    lines = [f"export KUBECONFIG={cluster.kubeconfig}", f"# kubectl of the same version: {binaries.KUBECTL.path()}"]
+    if isinstance(cluster, NodeCluster):
+        lines += [
+            f"# object store: STORAGE_EMULATOR_HOST={cluster.storage_endpoint}, gs://{BUCKET}",
+            f"# push images to {cluster.registry}, pods pull them from {images.REGISTRY}",
+        ]
+    (cluster.state / "said").write_text("\n".join(lines) + "\n")
 
 
 def down() -> None:

@@ -72,6 +72,8 @@ def destroy(state: Path) -> None:
             raise RuntimeError(f"{state}: {alive} do not end")
         time.sleep(0.02)
     _remove_cgroups(f"warpctl-{state.name}")
+    if (state / "link").exists():  # gone with the machine already, unless that never came up
+        subprocess.run(["ip", "link", "delete", (state / "link").read_text()], capture_output=True, check=False)
     for _ in range(3):  # what dies on its own account may still write
         shutil.rmtree(state, ignore_errors=True)
         if not state.exists():

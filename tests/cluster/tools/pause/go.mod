@@ -1,0 +1,3 @@
+module warpctl.dev/tests/cluster/pause
+
+go 1.24.0
