@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from warpctl.cli.store_patience import tell_of_retries
+from warpctl.cli.first_contact import open_store_in_reach
 from warpctl.errors import UserError
 from warpctl.spec.parse import parse_file, resolve_relative_uris
 from warpctl.storage.store import Store
@@ -12,11 +12,10 @@ from warpctl.storage.store import Store
 
 def open_store(typed: str) -> Store:
     """UserError for a local folder that is not there: most likely a slip of the pen."""
-    tell_of_retries()
     if typed.endswith((".yaml", ".yml", ".json")) or Path(typed).is_file():
         run = resolve_relative_uris(parse_file(typed), Path(typed).absolute().parent)
-        return Store.open(run.spec.storage.uri)
-    store = Store.open(typed)
+        return open_store_in_reach(run.spec.storage.uri)
+    store = open_store_in_reach(typed)
     folder = store.local_path("x")
     if folder is not None and not folder.parent.is_dir():
         raise UserError(f"there is no store at {typed}", hint="give the value of spec.storage.uri, or a spec file")

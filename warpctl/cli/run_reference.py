@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from warpctl.cli.first_contact import open_store_in_reach
 from warpctl.cli.state_folder import StateFolder, find_state_folders, known_run_names, state_root
-from warpctl.cli.store_patience import tell_of_retries
 from warpctl.engine import Engine
 from warpctl.errors import UserError
 from warpctl.executors.local import LocalExecutor
@@ -55,11 +55,10 @@ class RunReference:
 
 def resolve(typed: str, state_dir: str) -> RunReference:
     """Find the run. UserError (exit 2) when there is none, or more than one; SpecError when its spec is wrong."""
-    tell_of_retries()
     root = state_root(state_dir, os.environ)
     if _is_file(typed):
         run = resolve_relative_uris(parse_file(typed), Path(typed).absolute().parent)
-        store = Store.open(run.spec.storage.uri)
+        store = open_store_in_reach(run.spec.storage.uri)
         return RunReference(typed, run, store, StateFolder.of(run, storage_root=store.root, root=root))
     found = find_state_folders(typed, root)
     if not found:
@@ -73,7 +72,7 @@ def resolve(typed: str, state_dir: str) -> RunReference:
             hint="give namespace/name, or the spec file where the same name is used with several stores",
         )
     run = parse_file(found[0].spec_file)
-    return RunReference(typed, run, Store.open(run.spec.storage.uri), found[0])
+    return RunReference(typed, run, open_store_in_reach(run.spec.storage.uri), found[0])
 
 
 def _is_file(typed: str) -> bool:

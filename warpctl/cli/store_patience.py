@@ -24,7 +24,7 @@ class Patience:
         now = time.monotonic()
         if details.waited_so_far >= SECONDS_BEFORE_FIRST and now - self._told >= SECONDS_BETWEEN:
             self._told = now
-            cause = str(details.caused_by).splitlines()[0][:120]
+            cause = (str(details.caused_by).splitlines() or [""])[0][:120]
             note(f"the store does not answer yet ({type(details.caused_by).__name__}: {cause}); asking again")
 
 

@@ -40,7 +40,7 @@ class RetryingGcs(GCSFileSystem):  # type: ignore[misc]  # gcsfs has no types
                     return await _request_once(self, method, path, *args, data=body, **kwargs)
         except Exception as error:
             if is_transient(error):
-                raise StoreUnavailableError(f"{method} {path.format(*args)}: {describe(error)}") from error
+                raise StoreUnavailableError(f"{method}: {describe(error)}") from error
             raise
 
 

@@ -12,6 +12,7 @@ from s3fs import S3FileSystem
 
 from warpctl.errors import StoreUnavailableError
 from warpctl.storage.create_once import create_in_object_store
+from warpctl.storage.faults import NO_CREDENTIALS
 from warpctl.storage.object_files import ObjectFiles
 from warpctl.storage.retries import Retries
 
@@ -54,8 +55,7 @@ class RetryingS3(S3FileSystem):  # type: ignore[misc]  # s3fs has no types
                     return await super()._call_s3(method, *akwarglist, **kwargs)
         except Exception as error:
             if is_transient(error):
-                where = f"{kwargs.get('Bucket', '')}/{kwargs.get('Key', '')}"
-                raise StoreUnavailableError(f"{method} {where}: {type(error).__name__}: {error}") from error
+                raise StoreUnavailableError(f"{method}: {type(error).__name__}: {error}") from error
             raise
 
     call_s3 = sync_wrapper(_call_s3)
@@ -104,7 +104,7 @@ def connect(retries: Retries) -> ObjectFiles:
         signer = getattr(getattr(fs, "_s3", None), "_request_signer", None)
         credentials = getattr(signer, "_credentials", None)
         key = getattr(credentials, "access_key", "")
-        return f"access key {key}" if key else "no credentials"
+        return f"access key {key}" if key else NO_CREDENTIALS
 
     return ObjectFiles(
         fs=fs,

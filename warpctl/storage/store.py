@@ -156,6 +156,10 @@ class Store:
                 hint="use a local disk, GCS or an S3 service that honours If-None-Match",
             )
 
+    def greet(self) -> None:
+        """See that the store answers and lets this identity look; StoreDeniedError or StoreUnavailableError if not."""
+        self.stat(f"{artifacts.PROBES}/greeting")
+
     def _full(self, path: str) -> str:
         parts = path.split("/")
         if path and ("" in parts or "." in parts or ".." in parts):
@@ -210,6 +214,8 @@ class Store:
         self._seen_bucket.append(True)
 
     def _explain(self, operation: str, path: str, error: Exception) -> WarpctlError:
+        if path.startswith(f"{artifacts.PROBES}/"):  # it is the store that is asked for, not this object
+            operation, path = "use", ""
         if isinstance(error, FileNotFoundError) and not self._backend.is_denied(error):
             self._require_bucket(operation, path)
         return explain(self._backend, operation, self.uri(path), error)

@@ -41,7 +41,7 @@ def upload_folder(folder: str, uri: str, *, environment: Mapping[str, str]) -> s
     try:
         _refuse_if_taken(api, repository)
         api.create_repo(repository, private=True, exist_ok=True)
-        parent = api.repo_info(repository).sha  # whoever commits between here and there makes this one fail
+        parent = api.model_info(repository).sha  # whoever commits between here and there makes this one fail
         commit = api.upload_folder(
             repo_id=repository, folder_path=folder, parent_commit=parent, commit_message="Exported by warpctl"
         )
@@ -54,7 +54,7 @@ def upload_folder(folder: str, uri: str, *, environment: Mapping[str, str]) -> s
 
 def _refuse_if_taken(api: HfApi, repository: str) -> None:
     try:
-        files = {file.rfilename for file in api.repo_info(repository).siblings or ()} - _OWN_FILES
+        files = {file.rfilename for file in api.model_info(repository).siblings or ()} - _OWN_FILES
     except RepositoryNotFoundError:
         return
     if files:

@@ -177,6 +177,33 @@ def test_a_read_only_folder_is_denied_and_names_the_user(disk, monkeypatch):
         disk.write("a", b"x")
 
 
+def test_a_store_that_cannot_be_written_is_named_itself_and_not_the_object_of_the_probe(disk, monkeypatch):
+    def refuse(_, path, __):
+        raise OSError(errno.EROFS, "Read-only file system", path)
+
+    monkeypatch.setattr(LocalFiles, "create_once", refuse)
+
+    with pytest.raises(StoreDeniedError) as caught:
+        disk.probe()
+
+    assert caught.value.message == f"cannot use {disk.root} as {LocalFiles().identity()}: Read-only file system"
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_is_asked_once(disk, monkeypatch, code):
+    asked = []
+
+    def full(_, path, __):
+        asked.append(path)
+        raise OSError(code, "No space left on device", path)
+
+    monkeypatch.setattr(LocalFiles, "write", full)
+    with pytest.raises(RetryableError, match="the disk is full"):
+        disk.write("a", b"x")
+
+    assert len(asked) == 1
+
+
 def test_a_file_that_vanishes_while_it_is_listed_is_passed_over(disk, monkeypatch):
     disk.write("t/a", b"x")
     disk.write("t/b", b"x")
