@@ -72,7 +72,7 @@ def training_of(case: Case) -> Training:
             "maxGradNorm": MAX_GRAD_NORM,
         },
         "sampling": {"temperature": TEMPERATURE, "maxNewTokens": case.tokens},
-        "maxKl": None,
+        "maxKl": "Unlimited",
         "resumeState": {"everySteps": 1_000_000},
         "evaluation": {"numPrompts": 0},
     }

@@ -12,7 +12,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from warpctl.spec.base import SpecModel
+from warpctl.spec.base import UNLIMITED, SpecModel
 from warpctl.spec.models import CheckpointReward, FunctionReward, HeldOutSplit, HttpReward, Prompts, Reward
 from warpctl.spec.training import Merge, Training
 from warpctl.spec.warp_run import Evaluation
@@ -118,6 +118,10 @@ def training_projection(training: Training) -> Projection:
     """The settings of an RL run that change its outcome; `steps` is projected apart, per iteration."""
     kept = ("anchor", "baseline", "batch_size", "num_generations", "optimizer", "sampling")
     projection = _settings(training, (*kept, "reward_shaping", "precision", "max_kl"))
+    # What a word says today was null when keys were made first, and keys never move.
+    for holder, name in ((projection, "maxKl"), (projection["optimizer"], "maxGradNorm")):
+        if holder[name] == UNLIMITED:
+            holder[name] = None
     # The rate of an average that is never formed, and the weight of a term that is not there, change nothing.
     if training.anchor != "NoAnchor":
         projection["klCoefficient"] = _settings(training, ("kl_coefficient",))["klCoefficient"]

@@ -7,7 +7,17 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Annotated, Any, ClassVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer, ValidationError, WithJsonSchema
+from annotated_types import Gt
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    PlainSerializer,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WithJsonSchema,
+    WrapValidator,
+)
 from pydantic.alias_generators import to_camel
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
@@ -15,6 +25,7 @@ from warpctl.spec.cel import CelRule
 
 DECIMAL_PATTERN = r"^[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]{1,2})?$"
 DECIMAL_MAX_LENGTH = 32
+UNLIMITED = "Unlimited"
 DISAGREEMENT = "disagreement"
 
 
@@ -95,3 +106,25 @@ DecimalText = Annotated[
     WithJsonSchema({"type": "string", "pattern": DECIMAL_PATTERN, "maxLength": DECIMAL_MAX_LENGTH}),
 ]
 """A decimal number, quoted in YAML so that no YAML or JSON library rounds it."""
+
+
+def _read_limit(value: Any, read: ValidatorFunctionWrapHandler) -> Decimal | None:
+    if value is None:
+        raise PydanticCustomError("decimal", "must be a quoted decimal, or Unlimited")
+    return None if value == UNLIMITED else read(value)
+
+
+def _limit_text(value: Decimal | None) -> str:
+    return UNLIMITED if value is None else decimal_text(value)
+
+
+Limit = Annotated[
+    Annotated[DecimalText, Gt(0)] | None,
+    WrapValidator(_read_limit),
+    PlainSerializer(_limit_text, return_type=str),
+    WithJsonSchema({"type": "string", "pattern": f"^{UNLIMITED}$|{DECIMAL_PATTERN}", "maxLength": DECIMAL_MAX_LENGTH}),
+]
+"""A decimal above 0, or Unlimited, which is None in Python.
+
+A word rather than null: an API server drops null, and a merge patch takes it for "remove this field", which is its default.
+"""

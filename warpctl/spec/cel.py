@@ -1,7 +1,7 @@
 """Rules that an API server checks (CEL), each written beside the Python validator that says the same.
 
 A rule of a model stands in its class attribute `cel`. In its text `{name}` is that field's value, its default where it is absent;
-`{+name}` says whether an optional field was given, null being as good as absent.
+`{+name}` says whether it was given. Null never gets here: an API server takes it for absent.
 """
 
 from __future__ import annotations
@@ -10,9 +10,14 @@ import re
 from dataclasses import dataclass
 from decimal import Decimal
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final
 
 from pydantic import BaseModel
+
+_RESERVED: Final = frozenset(
+    ["as", "break", "const", "continue", "else", "false", "for", "function", "if", "import", "in", "let", "loop", "namespace", "null", "package", "return", "true", "var", "void", "while"]
+)
+"""Words of CEL: an API server knows a field of such a name by another one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,16 +36,16 @@ def expand(rule: CelRule, model: type[BaseModel]) -> dict[str, str]:
     def value(match: re.Match[str]) -> str:
         name = match[2]
         if match[1]:
-            return given(f"self.{name}")
+            return f"has(self.{name})"
         return f"(has(self.{name}) ? self.{name} : {literal(fields[name].default)})"
 
     text = re.sub(r"\{(\+?)(\w+)\}", value, rule.rule)
     return {"rule": text, "message": rule.message, "fieldPath": f".{rule.at}"}
 
 
-def given(path: str) -> str:
-    """Whether an optional field is there and not null."""
-    return f"(has({path}) && dyn({path}) != null)"
+def member(name: str) -> str:
+    """A field's name as CEL has it."""
+    return f"__{name}__" if name in _RESERVED else name
 
 
 def literal(value: Any) -> str:

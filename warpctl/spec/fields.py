@@ -16,7 +16,7 @@ from functools import cache
 from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Le, Lt, MaxLen, MinLen
-from pydantic import BaseModel, StringConstraints
+from pydantic import BaseModel, StringConstraints, WrapValidator
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
@@ -46,6 +46,8 @@ class SpecField:
     variants: tuple[str, ...] = ()
     required_in: tuple[str, ...] = ()
     is_section: bool = False
+    is_limit: bool = False
+    """A decimal that may also be the word Unlimited."""
 
     @property
     def name(self) -> str:
@@ -126,6 +128,7 @@ def _describe(
         pattern=_pattern(constraints),
         variants=variants,
         is_section=is_section,
+        is_limit=any(isinstance(each, WrapValidator) for each in metadata),
     )
 
 

@@ -24,13 +24,13 @@ HINTS: Final[dict[str, str]] = {
     "spec.evaluation.numPrompts": "null uses all evaluation prompts",
     "spec.training.emaRate": "about 1/steps to 2/steps works; for no anchor at all write anchor: NoAnchor",
     "spec.training.klCoefficient": "0 switches the KL term off; the paper uses 0.1",
-    "spec.training.maxKl": "null never stops a run; the paper stops at 200 nats",
+    "spec.training.maxKl": "Unlimited never stops a run; the paper stops at 200 nats",
     "spec.training.baseline": "set spec.training.numGenerations to 2 or more",
     "spec.training.batchSize": "it counts completions, not prompts",
     "spec.training.microBatchSize": "null takes the whole batch at once",
     "spec.training.steps": "one for each iteration, the last one repeating: [9000], or [9000, 7000, 7000, 5000, 5000]",
     "spec.training.optimizer.learningRate": 'the paper uses "1e-6"',
-    "spec.training.optimizer.maxGradNorm": "null does not clip",
+    "spec.training.optimizer.maxGradNorm": "Unlimited does not clip",
     "spec.training.rewardShaping.clip": "null does not clip",
     "spec.training.rewardShaping.lengthPenalty": "it is subtracted once per token; the paper's appendix uses 0.0005",
     "spec.training.sampling.temperature": "1 samples from the policy as it is; the paper uses 0.9",
@@ -105,6 +105,8 @@ def _wrong_kind(kind: str, field: SpecField | None, place: Place, taught: str) -
     match kind:
         case "decimal" | "unquoted_decimal":
             hint = f'quote it: "{place.text}"' if is_number else 'a decimal is written as "0.01" or "1e-6"'
+            if field is not None and field.is_limit and not is_number:
+                hint = taught
             return f"must be a quoted decimal{words}", hint
         case "int_type":
             unquote = place.is_quoted and re.fullmatch(r"[0-9]+", place.text)

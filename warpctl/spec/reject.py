@@ -13,7 +13,8 @@ from typing import Any, Final
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
-from warpctl.spec.cel import literal
+from warpctl.spec.base import UNLIMITED
+from warpctl.spec.cel import literal, member
 from warpctl.spec.change_class import ChangeClass, change_class, leaf_fields
 from warpctl.spec.fields import SpecField, fields
 from warpctl.spec.warp_run import WarpRunSpec
@@ -27,38 +28,43 @@ _MESSAGE: Final = (
     "cannot change: the run has started and spec.updatePolicy is Reject; set updatePolicy to Restage in the same edit to "
     "make the changed stages anew, or create another WarpRun"
 )
-_NONE: Final = "'null'"
+_NONE: Final = {"decimal": "-1e9", "integer": "-1"}
+"""Stands for "none" where a field's own values are numbers; texts have 'null'."""
 
 
 def reject_rules() -> list[dict[str, str]]:
     """Entries of x-kubernetes-validations of the whole object."""
     outcome = [path for path in leaf_fields() if change_class(path) is ChangeClass.OUTCOME]
-    plain = {path: _text("{0}", path) for path in outcome if "[]" not in path}
-    lists = dict.fromkeys(path.partition("[]")[0] for path in outcome if "[]" in path)
-    items = {path: _items(path, [each for each in outcome if each.startswith(f"{path}[].")]) for path in lists}
+    same = {path: f"{_text('self', path)} == {_text('oldSelf', path)}" for path in outcome if "[]" not in path}
+    for path in dict.fromkeys(path.partition("[]")[0] for path in outcome if "[]" in path):
+        same[path] = _same_items(path, [each for each in outcome if each.startswith(f"{path}[].")])
     return [
-        {
-            "rule": f"{_FREE} || {value.format('self')} == {value.format('oldSelf')}",
-            "message": _MESSAGE,
-            "fieldPath": f".{path}",
-        }
-        for path, value in {**plain, **items}.items()
+        {"rule": f"{_FREE} || ({rule})", "message": _MESSAGE, "fieldPath": f".{path}"} for path, rule in same.items()
     ]
 
 
-def _items(path: str, below: list[str]) -> str:
-    """A list of mappings, as a list of texts that each hold all outcome fields of one item."""
-    text = " + '|' + ".join(_item_text(fields()[each]) for each in below)
-    mapped = f"{{0}}.{path}.map(r, {text})"
-    return mapped if fields()[path].default is None else f"(has({{0}}.{path}) ? {mapped} : [])"
+def _same_items(path: str, below: list[str]) -> str:
+    """Whether two lists of mappings agree in their outcome fields, item by item; an absent list is as good as an empty one.
+
+    Over a list of indices: comparing what `map` returns, or choosing between lists, is taken for endlessly expensive.
+    """
+    new, old = f"self.{path}", f"oldSelf.{path}"
+    equal = " && ".join(
+        f"{_item(fields()[each], f'{new}[i]')} == {_item(fields()[each], f'{old}[i]')}" for each in below
+    )
+    indices = list(range(int(fields()[path].size.rpartition(" ")[2])))
+    same = f"{new}.size() == {old}.size() && {indices}.all(i, i >= {new}.size() || ({equal}))"
+    if fields()[path].default is None:
+        return same
+    nothing = " && ".join(f"(!has({each}) || {each}.size() == 0)" for each in (new, old))
+    return f"({nothing}) || (has({new}) && has({old}) && {same})"
 
 
-def _item_text(field: SpecField) -> str:
-    value = f"r.{field.name}"
-    if field.default is None and not field.variants:
-        return _scalar(field, value)
-    # The default of a field that only some variants have differs from a missing one in no way that matters.
-    default = _NONE if field.default is None else _scalar(field, f"'{field.default.strip(chr(34))}'")
+def _item(field: SpecField, item: str) -> str:
+    value = f"{item}.{member(field.name)}"
+    if field.name in {"type", "name"}:
+        return value
+    default = "'null'" if field.default is None else _scalar(field, f"'{field.default.strip(chr(34))}'")
     return f"(has({value}) ? {_scalar(field, value)} : {default})"
 
 
@@ -72,27 +78,22 @@ def _text(root: str, path: str) -> str:
         return _scalar(field, value)
     own, inherited = _defaults(path)
     is_there = " && ".join(f"has({each})" for each in [*optional, value])
-    shown = (
-        f"(dyn({value}) == null ? {_NONE} : {_scalar(field, value)})" if _is_nullable(path) else _scalar(field, value)
-    )
     absent = _constant(field, inherited)
     if optional and own != inherited:
         absent = f"({' && '.join(f'has({each})' for each in optional)} ? {_constant(field, own)} : {absent})"
-    return f"({is_there} ? {shown} : {absent})"
+    return f"({is_there} ? {_scalar(field, value)} : {absent})"
 
 
 def _scalar(field: SpecField, value: str) -> str:
-    match field.kind:
-        case "decimal":
-            return f"string(double({value}))"
-        case "integer":
-            return f"string({value})"
-        case _:
-            return value
+    if field.is_limit:
+        return f"({value} == '{UNLIMITED}' ? {_NONE[field.kind]} : double({value}))"
+    return f"double({value})" if field.kind == "decimal" else value
 
 
 def _constant(field: SpecField, value: Any) -> str:
-    return _NONE if value is None else _scalar(field, literal(value))
+    if value is None:
+        return _NONE.get(field.kind, "'null'")
+    return f"double({literal(value)})" if field.kind == "decimal" else literal(value)
 
 
 def _optional_parents(path: str) -> Iterator[str]:
@@ -101,11 +102,6 @@ def _optional_parents(path: str) -> Iterator[str]:
         parent = ".".join(parts[:depth])
         if fields()[parent].default is not None:
             yield parent
-
-
-def _is_nullable(path: str) -> bool:
-    info = _info(path)
-    return info is not None and type(None) in getattr(info.annotation, "__args__", ())
 
 
 def _info(path: str) -> Any:

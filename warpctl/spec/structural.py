@@ -1,7 +1,7 @@
 """From pydantic models to a structural schema, the kind of JSON schema that a Kubernetes API server takes.
 
 It has no references, no alternatives and no tuples: unions of models are merged (rules say which field belongs to which `type`),
-null is `nullable`, and what JSON schema cannot say of a text, such as the range of a decimal, is a rule (cel.py).
+null, which is as good as absent, is left out, and what JSON schema cannot say of a text, such as the range of a decimal, is a rule (cel.py).
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from typing import Any, Final, Literal, get_args, get_origin
 
 from pydantic import BaseModel
 
-from warpctl.spec.cel import CelRule, expand, in_interval
+from warpctl.spec.base import UNLIMITED
+from warpctl.spec.cel import CelRule, expand, in_interval, member
 from warpctl.spec.fields import SpecField, fields, pattern_of
 from warpctl.spec.messages import HINTS, interval_words
 
@@ -44,7 +45,7 @@ class _Builder:
             return _described(referred, description)
         if "anyOf" in raw:
             (some,) = [each for each in raw["anyOf"] if each != {"type": "null"}]
-            return _described(self.build(some, path) | {"nullable": True}, description)
+            return _described(self.build(some, path), description)
         if "oneOf" in raw:
             return _described(self._union(raw["oneOf"], path), description)
         if "const" in raw:
@@ -99,17 +100,18 @@ class _Builder:
 
 def _type_rules(name: str, by_type: Mapping[str, Schema]) -> Iterator[Schema]:
     """Which types must have a field, and which may."""
+    at = f"self.{member(name)}"
     having = [each for each, built in by_type.items() if name in built["properties"]]
     needing = [each for each, built in by_type.items() if name in built["required"]]
     if len(having) < len(by_type):
         yield {
-            "rule": f"!has(self.{name}) || self.type in {having}",
+            "rule": f"!has({at}) || self.type in {having}",
             "message": f"is not a field of this type: only {' and '.join(having)} has it",
             "fieldPath": f".{name}",
         }
     if needing:
         yield {
-            "rule": f"!(self.type in {needing}) || has(self.{name})",
+            "rule": f"!(self.type in {needing}) || has({at})",
             "message": f"is required with type {' and '.join(needing)}",
             "fieldPath": f".{name}",
         }
@@ -122,7 +124,8 @@ def _range_rules(path: str) -> list[Schema]:
         return []
     hint = HINTS.get(path.removesuffix("[]"), "")
     message = f"must be {interval_words(field.range)}" + (f"; {hint}" if hint else "")
-    return [{"rule": in_interval("double(self)", field.range), "message": message}]
+    rule = in_interval("double(self)", field.range)
+    return [{"rule": f"self == '{UNLIMITED}' || {rule}" if field.is_limit else rule, "message": message}]
 
 
 def _decimal_at(path: str) -> SpecField | None:

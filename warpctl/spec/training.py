@@ -9,7 +9,7 @@ from typing import Annotated, Self
 from annotated_types import Ge, Gt, Le, Lt
 from pydantic import Field, model_validator
 
-from warpctl.spec.base import DecimalText, Disagreement, SpecModel, refuse
+from warpctl.spec.base import DecimalText, Disagreement, Limit, SpecModel, refuse
 from warpctl.spec.cel import CelRule
 
 
@@ -54,8 +54,8 @@ class Optimizer(SpecModel):
     """Adam's second-moment decay (not stated in the paper)."""
     epsilon: Annotated[DecimalText, Gt(0), Le(1)] = Decimal("1e-8")
     """Adam's epsilon (not stated in the paper)."""
-    max_grad_norm: Annotated[DecimalText, Gt(0)] | None = Decimal(1)
-    """Gradients are scaled down to this global norm; null: no clipping (not stated in the paper)."""
+    max_grad_norm: Limit = Decimal(1)
+    """Gradients are scaled down to this global norm; Unlimited: no clipping (not stated in the paper)."""
 
 
 class Sampling(SpecModel):
@@ -132,8 +132,9 @@ class Training(SpecModel):
     precision: Precision = Precision.FLOAT32
     """Arithmetic of forward and backward passes (not stated in the paper); master weights, EMA and optimizer are float32
     always."""
-    max_kl: Annotated[DecimalText, Gt(0)] | None = Decimal(200)
-    """An RL run ends, published and marked, when its running KL to SFT reaches this many nats (paper: 200)."""
+    max_kl: Limit = Decimal(200)
+    """An RL run ends, published and marked, when its running KL to SFT reaches this many nats (paper: 200); Unlimited: it
+    never does."""
     resume_state: ResumeState = ResumeState()
     """When resume states are saved."""
     evaluation: TrajectoryEvaluation = TrajectoryEvaluation()

@@ -12,7 +12,7 @@ from pydantic.alias_generators import to_camel
 
 from warpctl import names
 from warpctl.spec.base import DecimalText, Disagreement, SpecModel, refuse
-from warpctl.spec.cel import CelRule, given
+from warpctl.spec.cel import CelRule
 from warpctl.spec.compute import Budget, Compute, DeletionPolicy, Retention, Retry, UpdatePolicy
 from warpctl.spec.models import HeldOutSplit, Models, Prompts, Storage
 from warpctl.spec.tracking import Tracking
@@ -145,7 +145,7 @@ class WarpRunSpec(SpecModel):
         ),
         CelRule(
             "evaluation.numPrompts",
-            f"!has(self.evaluation) || !{given('self.evaluation.numPrompts')} || "
+            "!has(self.evaluation) || !has(self.evaluation.numPrompts) || "
             "(has(self.prompts.evaluationSplit) && self.prompts.evaluationSplit.type != 'HeldOut') || "
             "self.evaluation.numPrompts <= (has(self.prompts.evaluationSplit) && "
             "has(self.prompts.evaluationSplit.count) ? self.prompts.evaluationSplit.count : 256)",

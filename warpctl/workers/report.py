@@ -78,7 +78,7 @@ def make_files(
     """The report's files by name, report.html last."""
     stage, store = context.stage_input, context.store
     training = _training(task.spec)
-    max_kl = training.get("maxKl", Training.model_fields["max_kl"].default)
+    max_kl = Training.model_validate({"steps": [1], **{k: v for k, v in training.items() if k == "maxKl"}}).max_kl
     front = estimate_front(
         evaluated, confidence_level=float(task.confidence_level), max_kl=float(task.hypervolume.max_kl)
     )

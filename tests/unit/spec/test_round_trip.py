@@ -74,7 +74,7 @@ def run_data(draw):
                 "baseline": draw(st.sampled_from([each.value for each in Baseline])),
                 "precision": draw(st.sampled_from([each.value for each in Precision])),
                 "emaRate": draw(decimals("0.000000001", "1")),
-                "maxKl": draw(st.none() | decimals("0.1", "500")),
+                "maxKl": draw(st.just("Unlimited") | decimals("0.1", "500")),
                 "batchSize": generations * micro,
                 "microBatchSize": draw(st.sampled_from([None, micro])),
                 "numGenerations": generations,

@@ -124,7 +124,7 @@ def test_a_spec_without_a_kl_budget_has_the_default_of_the_schema_and_null_has_n
     inputs = evaluations(store)
 
     found = []
-    for spec in ({}, {"training": {"maxKl": None}}):
+    for spec in ({}, {"training": {"maxKl": "Unlimited"}}):
         files = report_worker.make_files(*arguments(store, inputs, spec))
         found.append(json.loads(files["front.json"])["maxKl"])
 
