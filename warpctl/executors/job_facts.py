@@ -121,7 +121,7 @@ def pod_facts(pod: Object) -> PodFacts:
         created_at=_time(metadata["creationTimestamp"]),
         started_at=_time_or_none((running or ended or {}).get("startedAt")),
         is_running=running is not None,
-        waits_for="" if running or ended else _waits_for(status, conditions, state.get("waiting") or {}),
+        waits_for="" if running or ended else _waits_for(conditions, state.get("waiting") or {}),
         exit_code=ended.get("exitCode") if ended else None,
         ended_because=ended.get("reason", "") if ended else str(status.get("reason", "")),
         said=(ended.get("message") or "")[-2048:] if ended else "",
@@ -202,14 +202,14 @@ def _why_waiting(job: JobFacts, pods: list[PodFacts], refused: str) -> str:
     return reasons[0] if reasons else refused
 
 
-def _waits_for(status: Object, conditions: Mapping[str, Object], waiting: Object) -> str:
+def _waits_for(conditions: Mapping[str, Object], waiting: Object) -> str:
     scheduled = conditions.get("PodScheduled", {})
     if scheduled.get("status") == "False":
         return f"cannot be scheduled: {scheduled.get('message') or scheduled.get('reason') or 'no reason given'}"[:400]
     reason = waiting.get("reason", "")
     if reason in NEVER_STARTS:
         return f"{reason}: {waiting.get('message') or 'no reason given'}"[:400]
-    return "" if reason or status.get("phase") != "Pending" else "its container has not started yet"
+    return ""
 
 
 def _time(text: str) -> datetime:
