@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TextIO
 
-from warpctl.cli.terminal import CYAN, RED, paint, spell, symbols
+from warpctl.cli.terminal import CYAN, RED, columns, fold, paint, spell, symbols
 from warpctl.errors import EXIT_BAD_INPUT, EXIT_FAILED, Problem, SpecError, WarpctlError
 
 
@@ -23,8 +23,10 @@ def error_text(error: WarpctlError, stream: TextIO) -> str:
     hint: 0 keeps the init, 1 keeps the merged policy
     """
     if isinstance(error, SpecError):
-        return "\n\n".join("\n".join(_problem_lines(problem, stream)) for problem in error.problems)
-    return "\n".join(_lines(error.message, "", error.hint, stream))
+        text = "\n\n".join("\n".join(_problem_lines(problem, stream)) for problem in error.problems)
+    else:
+        text = "\n".join(_lines(error.message, "", error.hint, stream))
+    return fold(text, columns(stream))
 
 
 def _problem_lines(problem: Problem, stream: TextIO) -> Iterator[str]:
@@ -52,7 +54,7 @@ def show_usage_error(message: str, command: str) -> int:
     lines = _lines(
         message[:1].lower() + message[1:].rstrip("."), "", f"`{command} --help` lists what it takes", sys.stderr
     )
-    print("\n".join(lines), file=sys.stderr, flush=True)
+    print(fold("\n".join(lines), columns(sys.stderr)), file=sys.stderr, flush=True)
     return EXIT_BAD_INPUT
 
 

@@ -19,10 +19,13 @@ from warpctl.cli.stage_table import icon, progress_text, remaining_seconds, time
 from warpctl.cli.status_text import state_word
 from warpctl.cli.terminal import Symbols, is_plain, spell, symbols
 from warpctl.cli.transitions import Attempts, transitions
+from warpctl.reports.best import best_entry
 from warpctl.reports.summary import plus_minus
 from warpctl.spec.status import RunStatus, StageState, StageStatus
 
 BAR_CELLS = 12
+NARROW = 64
+"""Below this many columns there are no bars: the figures say the same."""
 COLOURS = {
     StageState.RUNNING: "cyan",
     StageState.RETRYING: "yellow",
@@ -108,25 +111,30 @@ class LiveDisplay:
             return
         for number, stage in enumerate(stages, start=1):
             inner = marks.last_branch if number == len(stages) else marks.branch
-            text = stage_line(stage, marks, self._now)
+            text = self._stage_line(stage)
             yield _line(f"{stem}{inner}", icon(stage.state, marks), text, COLOURS.get(stage.state, "dim"))
 
     def _summary(self, stages: Sequence[StageStatus], state: StageState) -> str:
         if len(stages) == 1:
-            return stage_line(stages[0], self._marks, self._now).removeprefix(stage_name(stages[0]))
+            return self._stage_line(stages[0]).removeprefix(stage_name(stages[0]))
         if state is StageState.SUCCEEDED:
             return f"  done{self._best(stages[0].iteration)}"
         return f"  {state.lower()}" if state in _IDLE else ""
 
+    def _stage_line(self, stage: StageStatus) -> str:
+        return stage_line(stage, self._marks, self._now, has_bar=self._console.width >= NARROW)
+
     def _best(self, iteration: int) -> str:
-        """The best point of a finished iteration, from the newest report."""
-        points = (self._front or {}).get("points", ())
-        own = [
-            point for point in points if iteration and point.get("iteration") == iteration and not point.get("control")
-        ]
-        if not own:
+        """The best point of a finished iteration within the KL budget, from the newest report."""
+        front = self._front or {}
+        own = [each for each in front.get("points", ()) if iteration and each.get("iteration") == iteration]
+        try:
+            chosen = best_entry({**front, "points": own}, max_kl=front.get("maxKl"))
+        except (KeyError, TypeError):  # a view of another version: not worth a run
             return ""
-        best = max(own, key=lambda point: point["reward"]["mean"])
+        if chosen is None:
+            return ""
+        best = chosen.entry
         text = f"  best {best['label']}  KL {best['kl']['mean']:.3g}  reward {plus_minus(best['reward'])}"
         return spell(text, sys.stderr)
 
@@ -187,13 +195,13 @@ def stage_name(stage: StageStatus) -> str:
             return parts[0]
 
 
-def stage_line(stage: StageStatus, marks: Symbols, now: datetime) -> str:
+def stage_line(stage: StageStatus, marks: Symbols, now: datetime, *, has_bar: bool = True) -> str:
     """rl 2  running  ######------  step 12/40  reward 1.2  ETA 9.5 s."""
     parts = [stage_name(stage), str(stage.state).lower()]
     if stage.state is StageState.RUNNING:
         parts += [f"attempt {stage.attempts}"] if stage.attempts > 1 else []
         if stage.progress is not None and stage.progress.total > 0:
-            parts.append(bar(stage.progress.done / stage.progress.total, marks))
+            parts += [bar(stage.progress.done / stage.progress.total, marks)] if has_bar else []
             parts.append(progress_text(stage.progress))
             left = remaining_seconds(stage.progress)
             parts += [f"ETA {duration_text(left)}"] if left else []

@@ -25,12 +25,12 @@ def emit(output: OutputFormat, *, document: Any, names: Sequence[str], tables: C
     """Print a result: `document` as JSON or YAML, `names` one a line, or what `tables` makes."""
     match output:
         case OutputFormat.JSON:
-            result(json_text(document))
+            result(json_text(document), is_folded=False)
         case OutputFormat.YAML:
-            result(yaml_text(document).rstrip("\n"))
+            result(yaml_text(document).rstrip("\n"), is_folded=False)
         case OutputFormat.NAME:
             if names:
-                result("\n".join(names))
+                result("\n".join(names), is_folded=False)
         case _:
             result(tables())
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from warpctl.cli.preflight import check_sources
 from warpctl.cli.run_reference import RunReference
 from warpctl.cli.spec_changes import SpecChange, changes_since_last_run
 from warpctl.plan.demand import needed_stages
@@ -53,8 +54,10 @@ class Planned:
 
 
 def planned(reference: RunReference) -> Planned:
-    """Look at the store and the last accepted spec."""
-    rows = planned_rows(reference.run, reference.engine().observe())
+    """Look at the store, the last accepted spec, and whether local sources are there (SpecError)."""
+    observed = reference.engine().observe()
+    check_sources(reference, observed)
+    rows = planned_rows(reference.run, observed)
     changes = changes_since_last_run(reference)
     return Planned(reference.run, rows, changes or (), has_run_before=changes is not None)
 

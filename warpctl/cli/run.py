@@ -30,6 +30,7 @@ def run(
     from datetime import UTC, datetime
 
     from warpctl.cli.local_run import check_machine, check_store, make_local_run
+    from warpctl.cli.preflight import check_functions, check_sources
     from warpctl.cli.run_reference import resolve
     from warpctl.cli.spec_changes import confirm_changes
     from warpctl.executors.places import this_machine
@@ -38,6 +39,9 @@ def run(
     reference = resolve(spec, state_dir)
     machine = this_machine(os.environ)
     check_machine(reference.run, machine)
+    observed = reference.engine().observe()
+    check_sources(reference, observed)
+    check_functions(reference, observed, environment=os.environ)
     with reference.folder.lock():
         confirm_changes(reference, is_sure=is_sure)
         check_store(reference.store)

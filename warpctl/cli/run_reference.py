@@ -32,6 +32,11 @@ class RunReference:
     store: Store
     folder: StateFolder
 
+    @property
+    def spec_path(self) -> Path:
+        """The file that the spec was read from."""
+        return Path(self.typed) if _is_file(self.typed) else self.folder.spec_file
+
     def engine(self) -> Engine:
         """An engine for looking only: it has no machine to start anything on."""
         executor = LocalExecutor(self.run, self.store, self.folder.path, _OBSERVING, environment={})

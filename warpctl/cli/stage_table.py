@@ -33,12 +33,19 @@ def icon(state: StageState, marks: Symbols) -> str:
     }.get(state, marks.waiting)
 
 
+PHASE = "phase"
+"""The field in which a worker says what it is waiting for or busy with, when that is not its steps."""
+
+
 def progress_text(progress: Progress | None) -> str:
-    """step 12/40 and up to three figures; "" when nothing is known."""
+    """step 12/40 and up to three figures, then what the worker waits for if it says so; "" when nothing is known."""
     if progress is None:
         return ""
-    figures = [f"{name} {_figure(value)}" for name, value in list(progress.fields.items())[:3]]
-    return "  ".join([f"{_singular(progress.unit)} {progress.done}/{progress.total}", *figures])
+    fields = dict(progress.fields)
+    phase = fields.pop(PHASE, "")
+    figures = [f"{name} {_figure(value)}" for name, value in list(fields.items())[:3]]
+    parts = [f"{_singular(progress.unit)} {progress.done}/{progress.total}", *figures]
+    return "  ".join([*parts, *([f"({phase})"] if phase else [])])
 
 
 def _singular(unit: str) -> str:

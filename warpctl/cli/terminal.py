@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from dataclasses import dataclass
 from typing import TextIO
 
 RED, GREEN, YELLOW, CYAN, BOLD, DIM = "31", "32", "33", "36", "1", "2"
+
+_STYLING = re.compile(r"\x1b\[[0-9;]*m")
+_WORD = re.compile(r"( *)([^ ]+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,14 +99,55 @@ def _cannot(text: str, stream: TextIO) -> bool:
     return False
 
 
-def result(text: str) -> None:
-    """A result: stdout."""
-    print(spell(text, sys.stdout), flush=True)
+def columns(stream: TextIO) -> int | None:
+    """How wide the terminal is that `stream` leads to; None when it is none, so that nothing is ever folded in a file."""
+    if not stream.isatty():
+        return None
+    given = os.environ.get("COLUMNS", "")
+    if given.isdigit() and int(given):
+        return int(given)
+    try:
+        return os.get_terminal_size(stream.fileno()).columns or None
+    except (OSError, ValueError):
+        return None
 
 
-def note(text: str) -> None:
+def visible_width(text: str) -> int:
+    """Cells that `text` takes, its styling apart."""
+    return len(_STYLING.sub("", text))
+
+
+def fold(text: str, width: int | None) -> str:
+    """`text` with its long lines broken at spaces, what is left indented two more; a word that is too long stays whole."""
+    if width is None:
+        return text
+    return "\n".join(_fold_line(line, width) for line in text.split("\n"))
+
+
+def _fold_line(line: str, width: int) -> str:
+    if visible_width(line) <= width:
+        return line
+    indent = " " * (len(line) - len(line.lstrip(" ")))
+    lines, current = [], indent
+    for gap, word in _WORD.findall(line[len(indent) :]):
+        if current.strip(" ") and visible_width(current + gap + word) > width:
+            lines.append(current)
+            current = f"{indent}  {word}"
+        else:
+            current += gap + word
+    return "\n".join([*lines, current])
+
+
+def result(text: str, *, is_folded: bool = True) -> None:
+    """A result: stdout. What programs read, or a user copies, is not folded."""
+    text = spell(text, sys.stdout)
+    print(fold(text, columns(sys.stdout)) if is_folded else text, flush=True)
+
+
+def note(text: str, *, is_folded: bool = True) -> None:
     """Anything else: stderr."""
-    print(spell(text, sys.stderr), file=sys.stderr, flush=True)
+    text = spell(text, sys.stderr)
+    print(fold(text, columns(sys.stderr)) if is_folded else text, file=sys.stderr, flush=True)
 
 
 def warn(text: str, *, hint: str = "") -> None:
@@ -117,4 +162,4 @@ def next_steps(*commands: str) -> None:
     note("")
     note(paint("next:", DIM, sys.stderr))
     for command in commands:
-        note(f"  {command}")
+        note(f"  {command}", is_folded=False)  # to be copied

@@ -29,6 +29,8 @@ from warpctl.telemetry.log import Transcript, logger
 
 PROGRESS_SECONDS_LOCAL = 0.5
 PROGRESS_SECONDS_REMOTE = 15.0
+PROGRESS_SECONDS_LOG = 10.0
+"""A line of progress in the log at most this often, but for the first and the last."""
 
 
 class StopFlag:
@@ -68,16 +70,21 @@ class Context:
     stop: StopFlag = field(default_factory=StopFlag)
     started: float = field(default_factory=time.monotonic)
     _last_progress: float = 0.0
+    _last_logged: float | None = None
     _done_at_start: int | None = None
 
     def report_progress(self, done: int, total: int, unit: str, **fields: float | str) -> None:
-        """Leave `done` of `total` `unit` in progress.json (a view, overwritten at a bounded rate; never an input).
+        """Leave `done` of `total` `unit` in progress.json (a view, overwritten at a bounded rate; never an input) and in the log.
 
-        `fields` are a few figures worth seeing while waiting, such as the current reward.
+        `fields` are a few figures worth seeing while waiting, such as the current reward; a text called `phase` says what
+        the worker waits for ("loading", "waiting for reward").
         """
         if self._done_at_start is None:
             self._done_at_start = done  # what an earlier attempt did: it says nothing of this one's pace
         now = time.monotonic()
+        if self._last_logged is None or done >= total or now - self._last_logged >= PROGRESS_SECONDS_LOG:
+            self._last_logged = now
+            self.log.info("progress", **{unit: f"{done}/{total}", **fields})
         pause = PROGRESS_SECONDS_LOCAL if self.store.local_path("x") is not None else PROGRESS_SECONDS_REMOTE
         if done < total and now - self._last_progress < pause:
             return

@@ -19,6 +19,8 @@ from warpctl.cli.main import run_command
 from warpctl.executors import local
 
 TOP = Path(__file__).parents[3]
+A_FOLDER, A_FILE = "/etc", "/etc/hosts"
+"""Are on every machine; fake workers never read them."""
 FAKE = TOP / "tests" / "unit" / "cli" / "fake_warpctl.py"
 
 
@@ -31,10 +33,10 @@ def a_spec(**changes: object) -> dict[str, object]:
         "spec": {
             "storage": {"uri": "store"},
             "models": {
-                "sft": {"uri": "/models/sft"},
-                "rewards": [{"type": "Function", "name": "r", "function": "a:b", "revision": "1"}],
+                "sft": {"uri": A_FOLDER},
+                "rewards": [{"type": "Function", "name": "r", "function": "json:dumps", "revision": "1"}],
             },
-            "prompts": {"uri": "/data/prompts.jsonl"},
+            "prompts": {"uri": A_FILE},
             "iterations": 1,
             "rlRuns": 1,
             "training": {"steps": [10]},

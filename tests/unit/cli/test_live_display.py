@@ -10,6 +10,7 @@ from rich.console import Console
 from tests.unit.cli.golden import check
 from tests.unit.cli.test_transitions import NOW, at, stage, status
 from warpctl.cli.live_display import LiveDisplay, bar, group_state, picture_groups
+from warpctl.cli.stage_table import progress_text
 from warpctl.cli.terminal import ASCII
 from warpctl.spec.status import (
     READY,
@@ -26,16 +27,27 @@ from warpctl.spec.status import (
 
 ESTIMATE = {"mean": 1.5, "low": 1.4, "high": 1.6}
 FRONT = {
+    "maxKl": 20.0,
+    "measures": ["reward"],
     "points": [
-        {"iteration": 1, "control": "", "label": "LITI 0.3", "kl": {"mean": 9.8}, "reward": ESTIMATE},
+        {"iteration": 1, "control": "", "label": "LITI 0.3", "kl": {"mean": 9.8}, "reward": ESTIMATE, "heldOut": {}},
         {
             "iteration": 1,
             "control": "",
             "label": "SFT",
             "kl": {"mean": 0.0},
             "reward": {"mean": 0.1, "low": 0, "high": 0},
+            "heldOut": {},
         },
-    ]
+        {
+            "iteration": 1,
+            "control": "",
+            "label": "beyond the budget",
+            "kl": {"mean": 30.0},
+            "reward": {"mean": 9.0, "low": 0, "high": 0},
+            "heldOut": {},
+        },
+    ],
 }
 
 
@@ -133,3 +145,9 @@ def test_a_group_that_is_partly_done_is_running() -> None:
 
 def test_bars_fill_from_the_left_and_never_overflow() -> None:
     assert [bar(share, ASCII) for share in (0, 0.5, 1, 7)] == ["-" * 12, "#" * 6 + "-" * 6, "#" * 12, "#" * 12]
+
+
+def test_a_phase_is_said_in_words_after_the_figures() -> None:
+    waiting = Progress(done=12, total=40, unit="steps", fields={"phase": "waiting for reward", "score": 1.5})
+
+    assert progress_text(waiting) == "step 12/40  score 1.5  (waiting for reward)"
