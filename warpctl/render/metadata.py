@@ -26,7 +26,7 @@ def labels(run: WarpRun, start: Start) -> dict[str, str]:
     if stage.member:
         found[names.MEMBER] = str(stage.member)
     if stage.control:
-        found[names.CONTROL] = stage.control
+        found[names.CONTROL] = str(stage.control)
     return found
 
 
