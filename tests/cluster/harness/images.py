@@ -24,6 +24,8 @@ from tests.servers.go_programs import build, cache_folder, locked
 REGISTRY = "registry.warpctl.test"
 """As pods name it; containerd is told where it is."""
 PAUSE = f"{REGISTRY}/pause:1"
+NAMES = ("slim", "worker")
+"""Folders below images/."""
 BASE_PACKAGES = "python3,python3-venv,ca-certificates"
 INDEX_SETTINGS = {
     "pip.conf": ("/etc/pip.conf", "~/.config/pip/pip.conf"),
@@ -54,6 +56,12 @@ def ensure(name: str, registry: str) -> str:
         if not _is_pushed(registry, f"warpctl/{name}", tag):
             _push(_build(name, tag), registry, f"warpctl/{name}", tag)
     return f"{REGISTRY}/warpctl/{name}:{tag}"
+
+
+def build_image(name: str) -> None:
+    """Build it where its sources have changed."""
+    with locked(folder() / "lock"):
+        _build(name, source_digest(name))
 
 
 def ensure_base(registry: str) -> str:
