@@ -94,7 +94,7 @@ class Volume(SpecModel):
         CelRule(
             "sourceName",
             "self.type == 'emptyDir' || {sourceName} != ''",
-            "must be there, unless the type is emptyDir: the name of the claim, ConfigMap or Secret",
+            "is required unless the type is emptyDir: the name of the claim, ConfigMap or Secret",
         ),
     )
 
@@ -106,7 +106,7 @@ class Volume(SpecModel):
             found.append(Disagreement(place, _MOUNT_TAKEN, self.mount_path, (place,)))
         if bool(self.source_name) == (self.type == "emptyDir"):
             at, other = ("sourceName",), ("type",)
-            must = "must be absent" if self.source_name else "must be there"
+            must = "must be absent" if self.source_name else "is required"
             found.append(Disagreement(at, f"{must} with type {self.type}", self.source_name, (at, other)))
         refuse("Volume", found)
         return self
