@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import Literal
 
-import structlog
-
+from tests.builders.contexts import context_of
 from warpctl import artifacts
 from warpctl.spec.stage_input import ImportTask, StageInput, StageKind
 from warpctl.storage.artifact import Artifact
-from warpctl.storage.publish import Publication
 from warpctl.storage.store import Store
-from warpctl.workers.harness import Context
 from warpctl.workers.import_ import main
 
 KEY = "0" * 64
@@ -32,13 +28,6 @@ def import_stage(
         storage=storage,
         task=ImportTask(what=what, uri=uri, revision=revision),
     )
-
-
-def context_of(stage: StageInput) -> Context:
-    """What the harness would give to the worker."""
-    store = Store.open(stage.storage)
-    publication = Publication(store, stage, now=lambda: datetime.now(UTC))
-    return Context(stage, store, publication, structlog.stdlib.get_logger())
 
 
 def run_import(stage: StageInput) -> Artifact:

@@ -6,15 +6,12 @@ from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
-import structlog
-
 from tests.builders.checkpoints import publish
+from tests.builders.contexts import context_of
 from warpctl.spec.stage_input import InputArtifact, MergeTask, StageInput, StageKind
 from warpctl.spec.training import Granularity, SlerpOrder
 from warpctl.storage.artifact import Artifact
-from warpctl.storage.publish import Publication
 from warpctl.storage.store import Store
-from warpctl.workers.harness import Context
 from warpctl.workers.merge import main
 
 KEY = "1" * 64
@@ -50,12 +47,6 @@ def merge_stage(
         inputs=tuple(inputs),
         task=MergeTask(granularity=granularity, order=order, liti_rate=Decimal(liti_rate)),
     )
-
-
-def context_of(stage: StageInput) -> Context:
-    """What the harness would give to the worker."""
-    store = Store.open(stage.storage)
-    return Context(stage, store, Publication(store, stage), structlog.stdlib.get_logger())
 
 
 def run_merge(stage: StageInput, **limits: int) -> Artifact:

@@ -8,22 +8,21 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import structlog
 import torch
 from transformers import AutoModelForCausalLM
 
 from tests.builders.checkpoints import publish
+from tests.builders.contexts import context_of
 from warpctl.spec.models import FunctionReward, HeldOutSplit, Prompts, Reward
 from warpctl.spec.stage_input import InputArtifact, RlTask, StageInput, StageKind
 from warpctl.spec.training import Training
 from warpctl.storage.artifact import Artifact
-from warpctl.storage.publish import Publication
 from warpctl.storage.store import Store
 from warpctl.tiny.grammar import all_topics
 from warpctl.tiny.policy import policy_config
 from warpctl.tiny.recipe import Recipe
 from warpctl.tiny.tokenizer import make_tokenizer
-from warpctl.workers.harness import Context, StopFlag
+from warpctl.workers.harness import StopFlag
 from warpctl.workers.rl import main
 
 KEY = "2" * 64
@@ -116,12 +115,6 @@ def rl_stage(
             rewards=tuple(rewards),
         ),
     )
-
-
-def context_of(stage: StageInput, *, stop: StopFlag | None = None, store: Store | None = None) -> Context:
-    """What the harness gives the worker."""
-    store = store or Store.open(stage.storage)
-    return Context(stage, store, Publication(store, stage), structlog.get_logger(), stop or StopFlag())
 
 
 def run_rl(stage: StageInput, *, stop: StopFlag | None = None, store: Store | None = None) -> Artifact:

@@ -4,14 +4,14 @@ import itertools
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from tests.builders.contexts import import_publication
 from tests.servers.fault_proxy import FaultProxy
 from tests.servers.object_stores import ObjectStore, running_fake_gcs, running_moto
-from warpctl.spec.stage_input import ImportTask, StageInput, StageKind
 from warpctl.storage.publish import Publication
 from warpctl.storage.store import Retries, Store
 
@@ -80,18 +80,4 @@ def cloud_store(cloud: Place) -> Store:
 @pytest.fixture
 def attempt() -> Callable[..., Publication]:
     """A publication of attempt `attempt_id` of an import stage."""
-
-    def make(store: Store, attempt_id: str, *, key: str = "k" * 64, kind: StageKind = StageKind.IMPORT) -> Publication:
-        stage_input = StageInput(
-            stage_id="import-sft",
-            kind=kind,
-            key=key,
-            attempt_id=attempt_id,
-            namespace="default",
-            run="demo",
-            storage=store.root,
-            task=ImportTask(what="Model", uri="/models/sft", revision="1"),
-        )
-        return Publication(store, stage_input, now=lambda: datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC))
-
-    return make
+    return partial(import_publication, key="k" * 64)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+from tests.unit.cli.conftest import TOP
 from tests.unit.cli.golden import check
 from warpctl.cli.main import app
 from warpctl.cli.reference import PAGE, commands, help_text, reference_page
@@ -20,8 +23,8 @@ FROZEN = {
     "logs": ["--attempt", "--follow", "--help", "--previous", "--state-dir", "RUN", "STAGE"],
     "report": ["--again", "--help", "--state-dir", "RUN"],
     "export": ["--dtype", "--help", "--iteration", "--liti-rate", "--max-kl", "--push", "--state-dir", "--to", "RUN"],
-    "gc": ["--dry-run", "--help", "--min-age", "--output", "--yes", "STORAGE|SPEC"],
-    "schema": ["--help", "--json", "FIELD"],
+    "gc": ["--dry-run", "--even-without-runs", "--help", "--min-age", "--output", "--yes", "STORAGE|SPEC"],
+    "schema": ["--crd", "--help", "--json", "FIELD"],
     "version": ["--help"],
 }
 
@@ -54,9 +57,7 @@ def test_help_says_what_it_said(name: str) -> None:
 
 def test_the_page_of_commands_is_what_help_says() -> None:
     """docs/cli.md is written by `python -m warpctl.cli.reference > docs/cli.md`."""
-    from pathlib import Path
-
-    assert (Path(__file__).parents[3] / PAGE).read_text() == reference_page()
+    assert (TOP / PAGE).read_text() == reference_page()
 
 
 HEAVY = ("torch", "fsspec", "numpy", "rich", "ruamel", "structlog", "blake3")
@@ -90,3 +91,31 @@ def test_python_dash_m_is_the_same_program() -> None:
     )
 
     assert done.stdout.startswith("warpctl 0.")
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [("warpctl st", "status"), ("warpctl export --li", "--liti-rate"), ("warpctl gc --even", "--even-without-runs")],
+)
+def test_bash_completes_commands_and_options(typed: str, offered: str, tmp_path: Path) -> None:
+    """With the very script that `--show-completion bash` prints, in a real bash."""
+    program = tmp_path / "warpctl"
+    program.write_text(f"#!{sys.executable}\nfrom warpctl.cli.main import main\nmain()\n")
+    program.chmod(0o755)
+    script = f"""
+        eval "$(warpctl --show-completion bash)"
+        COMP_WORDS=({typed}); COMP_CWORD={len(typed.split()) - 1}
+        _warpctl_completion warpctl
+        echo "${{COMPREPLY[@]}}"
+    """
+    path = os.pathsep.join([str(tmp_path), os.environ["PATH"]])
+    done = subprocess.run(
+        ["bash", "-c", script],
+        env={**os.environ, "PATH": path, "PYTHONPATH": str(TOP)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+    assert (done.stdout, done.returncode) == (f"{offered}\n", 0), done.stderr

@@ -131,6 +131,23 @@ def test_the_report_is_found_and_made_again(copied: Place, warpctl) -> None:
     assert warpctl(copied, "status", "demo", "--exit-code").code == 0
 
 
+def test_gc_of_a_store_where_no_run_wants_anything_warns_and_wants_to_be_told_twice(copied: Place, warpctl) -> None:
+    for wanted in (copied.folder / "store" / "runs").rglob("wanted.json"):
+        wanted.unlink()
+    all_files = ("gc", "store", "--min-age", "0s")
+    shown = warpctl(copied, *all_files)
+    refused = warpctl(copied, *all_files, "--yes")
+    stages = copied.folder / "store" / "stages"
+
+    assert shown.code == 0
+    assert shown.err.startswith(f"warning: no run in file://{copied.folder}/store says what it wants")
+    assert "--yes --even-without-runs deletes all the same" in shown.err
+    assert (refused.code, refused.err.startswith("error: no run in ")) == (2, True)
+    assert list(stages.rglob("committed.json"))
+    assert warpctl(copied, *all_files, "--yes", "--even-without-runs").code == 0
+    assert not list(stages.rglob("committed.json"))
+
+
 def test_gc_shows_first_and_deletes_when_told(copied: Place, warpctl) -> None:
     stray = copied.folder / "store/stages/rl" / ("e" * 64) / "attempts/1-x/files/model.safetensors"
     stray.parent.mkdir(parents=True)
