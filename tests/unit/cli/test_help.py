@@ -24,6 +24,15 @@ FROZEN = {
     "report": ["--again", "--help", "--state-dir", "RUN"],
     "export": ["--dtype", "--help", "--iteration", "--liti-rate", "--max-kl", "--push", "--state-dir", "--to", "RUN"],
     "gc": ["--dry-run", "--even-without-runs", "--help", "--min-age", "--output", "--yes", "STORAGE|SPEC"],
+    "controller": [
+        "--config",
+        "--context",
+        "--help",
+        "--kubeconfig",
+        "--lease-namespace",
+        "--namespace",
+        "--port",
+    ],
     "schema": ["--crd", "--help", "--json", "FIELD"],
     "version": ["--help"],
 }
