@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.builders.world import a_run, imported
+from warpctl.plan.keys import training_projection
 from warpctl.plan.stages import stages
 from warpctl.spec.change_class import ChangeClass, change_class, leaf_fields
 from warpctl.spec.stage_input import RlTask, StageKind
@@ -100,6 +101,13 @@ def test_a_tracker_changes_no_key(kind: str) -> None:
 
 def test_a_step_count_that_repeats_need_not_be_spelt_out() -> None:
     assert keys_of(a_run()) == keys_of(a_run(training={"steps": [10, 10]}))
+
+
+def test_a_limit_that_is_unlimited_is_null_in_keys_as_it_was_before_it_had_a_word() -> None:
+    run = a_run(training={"steps": [10], "maxKl": "Unlimited", "optimizer": {"maxGradNorm": "Unlimited"}})
+    projection = training_projection(run.spec.training)
+    assert (projection["maxKl"], projection["optimizer"]["maxGradNorm"]) == (None, None)
+    assert training_projection(a_run().spec.training)["maxKl"] == "200"
 
 
 def guess_other(path: str, current: Any) -> Any:
