@@ -20,15 +20,7 @@ from torch.nn.functional import linear, scaled_dot_product_attention
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
-FUSED_ARCHITECTURES = {
-    "GemmaForCausalLM": 1.0,
-    "LlamaForCausalLM": 0.0,
-    "MistralForCausalLM": 0.0,
-    "Qwen2ForCausalLM": 0.0,
-}
-"""Model classes that FusedDecoder knows: what each adds to the weight of a norm (Gemma stores weight - 1)."""
-FUSED_PARAMETERS = 50_000_000
-"""Above it the arithmetic dominates and fused copies of the weights would cost memory."""
+from warpctl.rl.fused import FUSED_ARCHITECTURES, joined_bias, may_fuse
 
 
 class Decoder(Protocol):
@@ -132,7 +124,7 @@ class FusedLayer:
 
 
 class FusedDecoder:
-    """The model's own prefill, then a leaner step. See `may_fuse` for which models."""
+    """The model's own prefill, then a leaner step. See fused.may_fuse for which models."""
 
     def __init__(self, model: Any, *, capacity: int) -> None:
         self.prompt_decoder = TransformersDecoder(model, capacity=capacity)
@@ -158,11 +150,7 @@ class FusedDecoder:
             FusedLayer(
                 attention_norm_E=norm(layer.input_layernorm),
                 query_key_value=joined(layer.self_attn.q_proj, layer.self_attn.k_proj, layer.self_attn.v_proj),
-                query_key_value_bias=None
-                if layer.self_attn.q_proj.bias is None
-                else torch.cat(
-                    [getattr(layer.self_attn, name).bias for name in ("q_proj", "k_proj", "v_proj")],
-                ),
+                query_key_value_bias=joined_bias(layer.self_attn),
                 output=layer.self_attn.o_proj.weight.t(),
                 mlp_norm_E=norm(layer.post_attention_layernorm),
                 gate_up=joined(layer.mlp.gate_proj, layer.mlp.up_proj),
@@ -227,26 +215,6 @@ class FusedDecoder:
     def _normed(self, hidden_AE: Tensor, weight_E: Tensor) -> Tensor:
         length_A = torch.linalg.vector_norm(hidden_AE, dim=-1, keepdim=True)
         return hidden_AE / torch.hypot(length_A, self.norm_floor) * weight_E
-
-
-def may_fuse(model: Any, *, capacity: int) -> bool:
-    """True if FusedDecoder computes what this model computes."""
-    if type(model).__name__ not in FUSED_ARCHITECTURES or model.dtype != torch.float32 or model.training:
-        return False
-    if torch.is_autocast_enabled(model.device.type):
-        return False
-    if sum(parameter.numel() for parameter in model.parameters()) > FUSED_PARAMETERS:
-        return False
-    config, attention, mlp = model.config, model.model.layers[0].self_attn, model.model.layers[0].mlp
-    window = getattr(config, "sliding_window", None)
-    return (
-        (config.rope_parameters or {}).get("rope_type", "default") == "default"
-        and (window is None or not getattr(config, "use_sliding_window", True) or window >= capacity)
-        and not getattr(config, "use_bidirectional_attention", None)
-        and attention.o_proj.bias is None
-        and mlp.gate_proj.bias is None
-        and model.lm_head.bias is None
-    )
 
 
 def decoder_for(model: Any, *, capacity: int) -> Decoder:

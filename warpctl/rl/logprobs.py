@@ -21,6 +21,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from warpctl.rl.fused import last_logits, may_fuse
+
 
 def left_padded(prompts: Sequence[Sequence[int]], pad_token: int, device: torch.device) -> tuple[Tensor, Tensor | None]:
     """Prompts as (B, S) tokens, and the (B, S) mask that is 1 on true tokens; None where nothing is padded."""
@@ -64,16 +66,20 @@ def forward_completions(
         mask = torch.cat([mask_BS, in_completion_BT.to(mask_BS.dtype)], dim=1)
         positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
     # the column before a token holds its logits; the last token's own column predicts nothing that we need
-    output = model(
-        input_ids=torch.cat([prompts_BS, tokens_BT], dim=1),
-        attention_mask=mask,
-        position_ids=positions,
-        use_cache=False,
-        logits_to_keep=longest + 1,
-    )
+    input_BL = torch.cat([prompts_BS, tokens_BT], dim=1)
+    if may_fuse(model, capacity=input_BL.shape[1]):
+        logits = last_logits(model, input_BL, num_wanted=longest + 1, mask_BL=mask, positions_BL=positions)
+    else:
+        logits = model(
+            input_ids=input_BL,
+            attention_mask=mask,
+            position_ids=positions,
+            use_cache=False,
+            logits_to_keep=longest + 1,
+        ).logits
     return CompletionLogits(
         rows=range(len(completions)),
-        logits_BTV=output.logits[:, :-1].float(),
+        logits_BTV=logits[:, :-1].float(),
         tokens_BT=tokens_BT,
         in_completion_BT=in_completion_BT,
     )

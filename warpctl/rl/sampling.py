@@ -20,8 +20,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from warpctl.rl.decoder import decoder_for
-from warpctl.rl.logprobs import left_padded
+from warpctl.rl.decoder import Decoder, decoder_for
+from warpctl.rl.logprobs import left_padded, token_logprobs
 from warpctl.spec.training import Sampling
 
 END_CHECK_TOKENS = 4
@@ -136,11 +136,13 @@ def _decode(
     ends = torch.tensor(sorted(end_tokens), device=device)
     tokens_BT = torch.full((num_rows, max_new), pad_token, device=device)
     logprobs_BT = torch.zeros((num_rows, max_new), device=device)
+    said: list[Tensor] = []
+    """Scaled logits since the last look: their log-probabilities are taken together."""
     kept_logits: list[tuple[Tensor, Tensor]] = []
     rows_A = torch.arange(num_rows, device=device)
     has_ended_A = torch.zeros(num_rows, dtype=torch.bool, device=device)
 
-    logits_AV = decoder.prefill(input_BS, mask_BS)
+    logits_AV = _prefilled(decoder, prompts, input_BS, mask_BS)
     num_ahead = max(1, NOISE_BYTES // (8 * num_rows * logits_AV.shape[-1]))
     noise_NBV = torch.empty(0)
     for t in range(max_new):
@@ -152,13 +154,19 @@ def _decode(
         filtered_AV = top_p_filtered(scaled_AV, float(sampling.top_p))
         next_A = (filtered_AV + (noise_BV if len(rows_A) == num_rows else noise_BV[rows_A])).argmax(dim=-1)
         tokens_BT[rows_A, t] = next_A
-        logprobs_BT[rows_A, t] = scaled_AV.log_softmax(dim=-1).gather(1, next_A[:, None])[:, 0]
+        said.append(scaled_AV)
         if keep_logits:
             kept_logits.append((rows_A, logits_AV))
-        has_ended_A = has_ended_A | torch.isin(next_A, ends)
+        is_look = (t + 1) % END_CHECK_TOKENS == 0
+        if is_look or t + 1 == max_new or scaled_AV.numel() > NOISE_BYTES // (4 * END_CHECK_TOKENS):
+            since = slice(t + 1 - len(said), t + 1)
+            recent_AN = tokens_BT[rows_A, since]
+            logprobs_BT[rows_A, since] = token_logprobs(torch.stack(said, dim=1), recent_AN, temperature=1.0)
+            has_ended_A = has_ended_A | torch.isin(recent_AN, ends).any(dim=1)
+            said = []
         if t + 1 == max_new:
             break
-        if (t + 1) % END_CHECK_TOKENS == 0:
+        if is_look:
             alive = (~has_ended_A).nonzero()[:, 0]
             if len(alive) == 0:
                 break
@@ -167,6 +175,21 @@ def _decode(
                 rows_A, next_A, has_ended_A = rows_A[alive], next_A[alive], has_ended_A[alive]
         logits_AV = decoder.step(next_A)
     return _trimmed(prompts, tokens_BT, logprobs_BT, kept_logits, end_tokens)
+
+
+def _prefilled(decoder: Decoder, prompts: list[list[int]], input_BS: Tensor, mask_BS: Tensor | None) -> Tensor:
+    """Logits (B, V) of the first completion token; a prompt with several completions is read once."""
+    first: dict[tuple[int, ...], int] = {}
+    for row, prompt in enumerate(prompts):
+        first.setdefault(tuple(prompt), row)
+    if len(first) == len(prompts):
+        return decoder.prefill(input_BS, mask_BS)
+    unique = torch.tensor(list(first.values()), device=input_BS.device)
+    logits_AV = decoder.prefill(input_BS[unique], None if mask_BS is None else mask_BS[unique])
+    places = {prompt: place for place, prompt in enumerate(first)}
+    rows_B = torch.tensor([places[tuple(prompt)] for prompt in prompts], device=input_BS.device)
+    decoder.keep(rows_B)
+    return logits_AV[rows_B]
 
 
 def _trimmed(

@@ -86,6 +86,7 @@ def load_run(context: Context, task: RlTask) -> RlRun:
         lr=float(training.optimizer.learning_rate),
         betas=(float(training.optimizer.beta1), float(training.optimizer.beta2)),
         eps=float(training.optimizer.epsilon),
+        fused=True,  # one pass over the weights instead of ten
     )
     return RlRun(
         task=task,

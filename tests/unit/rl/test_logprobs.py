@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tests.builders.architectures import CONFIGS, VOCABULARY, make_model
+from tests.builders.architectures import CONFIGS, FUSED, VOCABULARY, make_model
+from warpctl.rl.fused import may_fuse
 from warpctl.rl.logprobs import (
     completion_logits,
     completion_logprobs,
@@ -42,6 +43,31 @@ def test_every_architecture_agrees_with_its_own_forward(name):
         assert in_completion_BT[row].tolist() == [t < len(completion) for t in range(6)]
         assert logprobs_BT[row, len(completion) :].tolist() == [0.0] * (6 - len(completion))
     assert logprobs_BT.min() < -1
+
+
+@pytest.mark.parametrize("prompts", [PROMPTS, [[1, 5, 6]] * 4], ids=["padded", "one length"])
+@pytest.mark.parametrize("name", sorted(FUSED))
+def test_the_fused_pass_has_the_gradient_of_transformers_own(name, prompts, monkeypatch):
+    """Every weight's gradient of the log-probabilities, to rounding."""
+    model = make_model(name)
+    assert may_fuse(model, capacity=20)
+
+    def gradients() -> dict[str, torch.Tensor]:
+        model.zero_grad(set_to_none=True)
+        logprobs_BT, _ = completion_logprobs(model, prompts, COMPLETIONS, temperature=TEMPERATURE, pad_token=0)
+        (logprobs_BT * torch.linspace(-1, 1, logprobs_BT.numel()).view_as(logprobs_BT)).sum().backward()
+        return {name: weight.grad.clone() for name, weight in model.named_parameters() if weight.grad is not None}
+
+    fused = gradients()
+    monkeypatch.setattr("warpctl.rl.logprobs.may_fuse", lambda *_, **__: False)
+    own = gradients()
+
+    assert fused.keys() == own.keys()
+    for weight, gradient in own.items():
+        torch.testing.assert_close(
+            fused[weight], gradient, rtol=1e-3, atol=2e-5, msg=lambda text, w=weight: f"{w}: {text}"
+        )
+    assert max(gradient.abs().max() for gradient in own.values()) > 0.05
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
