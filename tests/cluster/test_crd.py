@@ -160,6 +160,53 @@ def test_before_the_start_everything_may_change(api, namespace) -> None:
     assert edit(api, live, to={"spec.training.klCoefficient": "0.2"})["spec"]["training"]["klCoefficient"] == "0.2"
 
 
+def largest() -> dict[str, Any]:
+    """As many of everything as the schema allows, texts long."""
+
+    def rewards(letter: str) -> list[dict[str, Any]]:
+        return [
+            {
+                "type": "Checkpoint",
+                "name": f"{letter}{i}{'x' * 37}",
+                "uri": f"gs://{'y' * 1000}",
+                "weight": f"{'0' * 29}{i}.5",
+            }
+            for i in range(8)
+        ]
+
+    template = {
+        "env": [{"name": f"V{i}{'V' * 200}", "value": "v" * 64} for i in range(64)],
+        "volumes": [{"name": f"v{i}", "type": "emptyDir", "mountPath": f"/{'m' * 200}{i}"} for i in range(16)],
+        "tolerations": [{"key": "k" * 256, "operator": "Exists"}] * 16,
+        "nodeSelector": {f"k{i}": "v" * 256 for i in range(32)},
+    }
+    return spoil(
+        {
+            "set": {
+                "spec.updatePolicy": "Reject",
+                "spec.models.rewards": rewards("a"),
+                "spec.models.heldOutRewards": rewards("b"),
+                "spec.training.steps": [400] * 100,
+                "spec.evaluation.litiRates": [f"0.{i:030d}" for i in range(1, 33)],
+                "spec.controls": ["NoAnchor", "SftAnchor", "ComputeMatched"],
+                **{
+                    f"spec.compute.{kind}.podTemplate": template
+                    for kind in ("import", "rl", "merge", "evaluate", "report")
+                },
+            }
+        }
+    )
+
+
+def test_the_largest_spec_is_within_what_rules_may_cost(api, namespace) -> None:
+    live = create(api, namespace, largest(), is_dry_run=False)
+    live = api.patch(WARPRUNS, namespace, "good", {"status": {"acceptedSpecDigest": "abc"}}, subresource="status")
+    body = copy.deepcopy(live)
+    body["spec"]["suspend"] = True
+    path = WARPRUNS.path(namespace, "good")
+    assert api.request("PUT", path, body=body, what="change the WarpRun")["spec"]["suspend"] is True
+
+
 # What people see
 
 
