@@ -1,7 +1,7 @@
 # The manual of this repository: every verb with one line of help.
 .DEFAULT_GOAL := help
 SHELL := bash
-.PHONY: help setup demo cluster cluster-down test bench-rl check fmt generate lock clean
+.PHONY: help setup demo cluster cluster-down test bench-rl bench-evaluate check fmt generate lock clean
 
 help: ## show this help
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -23,6 +23,9 @@ test: ## run everything that CI runs: check, the wheel, all tests
 
 bench-rl: setup ## RL's speed and memory side by side with TRL, in its own environment (minutes, on a quiet machine)
 	@.ci/bench-rl
+
+bench-evaluate: setup ## CPU seconds of evaluating 24 points of 256 completions
+	@.venv/bin/python -m tests.benchmarks.evaluate --laboratory $${WARPCTL_CACHE:-$$HOME/.cache/warpctl}/tiny
 
 check: setup ## what is known without running anything: style, types, floors, generated files
 	@.ci/check
