@@ -4,7 +4,7 @@ SHELL := bash
 .PHONY: help setup demo cluster cluster-down test bench-rl bench-evaluate check fmt generate lock clean
 
 help: ## show this help
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
 
 setup: ## make this clone ready: tools and dependencies into .venv (once; needs Python 3.11)
 	@.ci/setup

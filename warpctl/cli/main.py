@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 
 from warpctl import __version__
+from warpctl.cli.controller import controller
 from warpctl.cli.error_text import show_crash, show_error, show_usage_error
 from warpctl.cli.export import export
 from warpctl.cli.gc import gc
@@ -43,6 +44,7 @@ app.command(short_help="Print what the workers said.")(logs)
 app.command(short_help="Print, or first make, the report of a run.")(report)
 app.command(short_help="Write a point of the front as a model folder.")(export)
 app.command(short_help="Show, or sweep, what no run wants any more.")(gc)
+app.command(short_help="Drive the WarpRuns of a cluster.")(controller)
 app.command(short_help="Print the fields of a WarpRun.")(schema)
 app.command(short_help="Print versions.")(version)
 
