@@ -15,7 +15,7 @@ from tests.cluster.stand_in_workers import End, StandInWorkers
 from warpctl import names
 from warpctl.kube.api import Api
 from warpctl.kube.errors import ClusterError
-from warpctl.kube.resources import EVENTS, JOBS, LEASES, PODS, WARPRUNS
+from warpctl.kube.resources import EVENTS, JOBS, LEASES, PODS, SERVICES, WARPRUNS
 from warpctl.spec.stage_input import StageInput
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(240)]
@@ -61,6 +61,8 @@ def test_a_run_goes_to_its_end_with_one_job_a_stage(place: Place, workers: Stand
     assert set(stages.values()) == {1}
     assert {"rl/1/1", "rl/1/2", "merge/1", "rl/2/1", "rl/2/2", "merge/2", "report/final"} <= set(stages)
     assert set(workers.started.values()) == {1}
+    unending = [job["metadata"]["name"] for job in place.jobs() if "ttlSecondsAfterFinished" not in job["spec"]]
+    assert len(unending) <= 1  # the last one ended the run
     status = place.get()["status"]
     assert status["iterationText"] == "2/2"
     assert {each["type"] for each in status["conditions"]} == {
@@ -325,6 +327,24 @@ def test_a_spec_that_is_edited_twice_within_a_second_ends_as_the_last_one_says(
 
     place.wait_for("Succeeded")
     place.wait(lambda: place.get()["status"]["iterationText"] == "1/1", "one iteration")
+
+
+def test_a_stage_of_two_nodes_has_two_pods_that_find_each_other_by_name(place: Place, workers: StandInWorkers) -> None:
+    workers.decide = lambda told, number: None if told.stage_id == "rl/1/1" else End()
+    place.controller()
+    place.create(compute={**place.spec()["compute"], "rl": {**place.spec()["compute"]["rl"], "nodes": 2}})
+    place.wait(lambda: "rl/1/1" in workers.stages.values(), "the member trains")
+    job = next(each for each in place.jobs() if each["metadata"]["annotations"][names.STAGE_ID] == "rl/1/1")
+    name = job["metadata"]["name"]
+
+    place.wait(lambda: place.api.get(SERVICES, place.namespace, name), "its Service")
+    pods = place.api.list(PODS, place.namespace, labels=f"{names.JOB_NAME_LABEL}={name}").items
+    assert {each["spec"]["subdomain"] for each in pods} == {name}
+    assert {each["spec"]["hostname"] for each in pods} == {f"{name}-0", f"{name}-1"}
+    workers.concurrent.clear()  # two pods of one attempt are meant to be there
+
+    place.api.delete(JOBS, place.namespace, name, propagation="Foreground")
+    place.wait(lambda: place.api.get(SERVICES, place.namespace, name) is None, "the Service goes with its Job")
 
 
 def test_a_worker_that_says_done_without_publishing_stalls_its_run(place: Place, workers: StandInWorkers) -> None:

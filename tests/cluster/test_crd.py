@@ -256,7 +256,12 @@ def jobs_of(run, **config: Any):
         shown.setdefault((start.stage.kind, start.stage.control), start)
     for start in shown.values():
         job = render_job(run, start, storage="gs://bucket/warp", uid=UID, config=settings)
-        yield job, render_service(run, start, job_name=job["metadata"]["name"], job_uid=UID)
+        metadata, service = job["metadata"], None
+        if job["spec"]["completions"] > 1:
+            service = render_service(
+                run.metadata.namespace, job_name=metadata["name"], job_uid=UID, labels=metadata["labels"]
+            )
+        yield job, service
 
 
 FULL = a_run(

@@ -117,6 +117,7 @@ class Reconciler:
         try:
             driven.engine.earlier_gpu_seconds = earlier
             status = driven.engine.tick(now)
+            driven.executor.tidy()
             self.cluster.wait_for(run_object.key, driven.executor.store.root, driven.executor.shared_keys)
             self._look_at_report(driven, run)
             facts = Facts(

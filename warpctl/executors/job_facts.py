@@ -48,6 +48,11 @@ class JobFacts:
     is_deleting: bool
     is_suspended: bool
     """By Kueue, until it is admitted."""
+    nodes: int
+    has_expiry: bool
+    """Whether it goes by itself some time after its end."""
+    labels: Mapping[str, str]
+    """Its own, for its Service; {} with one node, which needs none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +79,8 @@ class PodFacts:
 
 def job_facts(job: Object) -> JobFacts:
     """From a Job as the API server sends it."""
-    metadata, status = job["metadata"], job.get("status", {})
+    metadata, spec, status = job["metadata"], job.get("spec", {}), job.get("status", {})
+    nodes = spec.get("completions") or 1
     notes, labels = metadata.get("annotations") or {}, metadata.get("labels") or {}
     owners = [owner for owner in metadata.get("ownerReferences", ()) if owner.get("controller")]
     conditions = {each["type"]: each for each in status.get("conditions") or () if each["status"] == "True"}
@@ -100,7 +106,10 @@ def job_facts(job: Object) -> JobFacts:
         reason=last.get("reason", "") if last else "",
         message=last.get("message", "")[:512] if last else "",
         is_deleting="deletionTimestamp" in metadata,
-        is_suspended=bool(job.get("spec", {}).get("suspend")),
+        is_suspended=bool(spec.get("suspend")),
+        nodes=nodes,
+        has_expiry="ttlSecondsAfterFinished" in spec,
+        labels=labels if nodes > 1 else {},
     )
 
 

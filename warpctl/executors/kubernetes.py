@@ -17,7 +17,7 @@ from warpctl.kube.errors import ClusterError
 from warpctl.kube.resources import EVENTS, JOBS, SERVICES
 from warpctl.plan.actions import Start
 from warpctl.plan.observed import Attempt, AttemptState
-from warpctl.render.job import render_job
+from warpctl.render.job import expiry, render_job
 from warpctl.render.service import render_service
 from warpctl.spec.controller_config import ControllerConfig
 from warpctl.spec.status import Progress
@@ -57,6 +57,7 @@ class KubernetesExecutor:
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
     shared_keys: set[str] = field(default_factory=set)
     """Stages that another run of the namespace has an attempt of."""
+    _tidied: set[str] = field(default_factory=set)
     _progress: dict[str, tuple[datetime, Progress | None]] = field(default_factory=dict)
     _refusals: dict[str, tuple[datetime, str]] = field(default_factory=dict)
 
@@ -78,7 +79,7 @@ class KubernetesExecutor:
         return {key: tuple(sorted(group, key=lambda each: each.number)) for key, group in found.items()}
 
     def start(self, start: Start) -> bool:
-        """Create the attempt's Job, and its headless Service; False when somebody has just done so."""
+        """Create the attempt's Job; False when somebody has just done so."""
         namespace = self.run.metadata.namespace
         job = render_job(self.run, start, storage=self.store.root, uid=self.uid, config=self.config)
         try:
@@ -88,15 +89,39 @@ class KubernetesExecutor:
                 raise
             self.shared_keys.add(start.stage.key)
             return False
-        facts = self.world.accept_job(created)
-        service = render_service(self.run, start, job_name=facts.name, job_uid=facts.uid)
-        if service is not None:
-            try:
-                self.api.create(SERVICES, namespace, service)
-            except ClusterError as error:
-                if not error.is_conflict:
-                    raise
+        self.world.accept_job(created)
         return True
+
+    def tidy(self) -> None:
+        """What belongs to Jobs that are there: a Service where several pods must find each other, an end for those done.
+
+        Apart from `start`, so that a controller which dies between the two leaves nothing half made.
+        """
+        for job in self._jobs():
+            if job.owner_uid != self.uid or job.is_deleting or job.uid in self._tidied:
+                continue
+            if job.state is AttemptState.ACTIVE and job.nodes > 1:
+                self._create_service(job)
+            elif job.state is AttemptState.COMPLETE and not job.has_expiry:
+                # A failed one stays: it is a fact that its run still counts.
+                self._patch(job, expiry(self.config))
+            if job.state is not AttemptState.ACTIVE or job.nodes > 1:
+                self._tidied.add(job.uid)
+
+    def _create_service(self, job: JobFacts) -> None:
+        service = render_service(job.namespace, job_name=job.name, job_uid=job.uid, labels=job.labels)
+        try:
+            self.api.create(SERVICES, job.namespace, service)
+        except ClusterError as error:
+            if not error.is_conflict:
+                raise
+
+    def _patch(self, job: JobFacts, body: Object) -> None:
+        try:
+            self.api.patch(JOBS, job.namespace, job.name, body)
+        except ClusterError as error:
+            if not error.is_absent:
+                raise
 
     def stop(self, attempt: Attempt, reason: str) -> None:
         """Delete the attempt's Job, which stays until its pods have saved and gone. Another run's Job is left to it."""

@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from warpctl import names
-from warpctl.plan.actions import Start
-from warpctl.render.metadata import labels, owned_by_job
+from warpctl.render.metadata import owned_by_job
 from warpctl.render.pod import PORT
-from warpctl.spec.warp_run import WarpRun
 
 
-def render_service(run: WarpRun, start: Start, *, job_name: str, job_uid: str) -> dict[str, Any] | None:
-    """The Service of a Job with several nodes, None where one node needs none."""
-    if run.spec.compute.of(start.stage.kind).nodes == 1:
-        return None
+def render_service(namespace: str, *, job_name: str, job_uid: str, labels: Mapping[str, str]) -> dict[str, Any]:
+    """The Service of a Job with several nodes; `labels` are the Job's."""
     return {
         "apiVersion": "v1",
         "kind": "Service",
         "metadata": {
             "name": names.service(job_name),
-            "namespace": run.metadata.namespace,
-            "labels": labels(run, start),
+            "namespace": namespace,
+            "labels": dict(labels),
             "ownerReferences": owned_by_job(job_name, job_uid),
         },
         "spec": {

@@ -28,7 +28,7 @@ def a_job(*conditions: dict[str, str], gpus: int = 2, **metadata: Any) -> dict[s
             "ownerReferences": [{"uid": "run-uid", "controller": True}],
             **metadata,
         },
-        "spec": {},
+        "spec": {"completions": 1},
         "status": {"startTime": CREATED, "conditions": list(conditions)},
     }
 
