@@ -71,7 +71,7 @@ class Tenancy(SpecModel):
     service_accounts: Names = ()
     """Allowed service accounts besides the default."""
     volumes: Names = ()
-    """Allowed volume types: persistentVolumeClaim, configMap, secret, emptyDir, ephemeral."""
+    """Allowed volume types: persistentVolumeClaim, configMap, secret, emptyDir."""
     secrets: Names = ()
     """Secrets that a spec may name in envFromSecrets and volumes; "*" for all of its namespace."""
 
