@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from typing import Any
 
 from warpctl import artifacts
 from warpctl.reports.estimate import Evaluated
 from warpctl.reports.evaluation import POINTS_FILE, write_names
-from warpctl.spec.stage_input import EvaluateTask, ImportTask, InputArtifact, RlTask, StageInput, StageKind, Task
+from warpctl.spec.stage_input import (
+    EvaluateTask,
+    ImportTask,
+    InputArtifact,
+    MergeTask,
+    RlTask,
+    StageInput,
+    StageKind,
+    Task,
+)
 from warpctl.storage.publish import Publication
 from warpctl.storage.store import Store
 
@@ -104,6 +115,18 @@ def publish_rl(store: Store, metrics: bytes, *, iteration: int = 1, member: int 
         role=f"member/{member}",
         task=task,
         files={"metrics.jsonl": metrics},
+    )
+
+
+def publish_merge(store: Store, document: dict[str, Any], *, iteration: int = 1) -> InputArtifact:
+    """A merge with this merge.json."""
+    return publish_stage(
+        store,
+        stage_id=f"merge/{iteration}",
+        kind=StageKind.MERGE,
+        role="merge",
+        task=MergeTask.model_validate({"granularity": "Layer", "order": "Paper", "litiRate": "0.3"}),
+        files={"merge.json": json.dumps(document).encode()},
     )
 
 

@@ -1,216 +1,171 @@
-"""The front as Vega-Lite specs: plain data, no library. render.py turns them into pictures.
+"""Evaluated points as Vega-Lite specs: plain data, no library. render.py turns them into pictures.
 
-x is KL to the SFT policy on a square-root scale: there LITI runs nearly straight, and the straight lines between points
-are the interpolation that reward_at_kl reads off. One ordered, colour-blind-safe hue and one marker per iteration.
+KL to the SFT policy stands on a square-root scale: there LITI runs nearly straight, and the straight lines between points
+are the interpolation that reward_at_kl reads off. Hues and markers are palette.py's, label_places.py places the rates.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
-from warpctl.reports.estimate import LITI_PREFIX, REWARD, Estimate, Front, FrontPoint
-from warpctl.reports.evaluation import SFT_POINT
-from warpctl.reports.table import series_label
-from warpctl.spec.base import decimal_text
+from warpctl.reports.estimate import REWARD, Front
+from warpctl.reports.frame import Frame, Size, label_places
+from warpctl.reports.label_places import Placed
+from warpctl.reports.palette import GRID, INK, MUTED, PAPER, SFT_SERIES, series_style
+from warpctl.reports.plotted import KL, Axis, Plotted, axis_of, liti_line, plotted
+from warpctl.reports.trajectories import Trajectory
 
 Spec = dict[str, Any]
 
-INK = "#1f2328"
-MUTED = "#6e7781"
-GRID = "#d8dee4"
-SHAPES = ("circle", "square", "triangle-up", "cross", "triangle-down", "triangle-right", "triangle-left")
 SCHEMA = "https://vega.github.io/schema/vega-lite/v6.json"
-
-# Viridis (van der Walt and Smith), five anchors: ordered in lightness, distinct in all common colour blindnesses.
-_VIRIDIS = ((68, 1, 84), (59, 82, 139), (33, 145, 140), (94, 201, 98), (253, 231, 37))
-_KL_TICKS = (0.05, 0.1, 0.25, 0.5, *(factor * 10**power for power in range(4) for factor in (1, 2, 5)))
-_TICK_DISTANCE = 0.07  # of the axis
-_ON_LIGHT = (0.0, 0.62)  # beyond, contrast against white falls below 3:1
-_ON_DARK = (0.95, 0.5)
+_SHORT_KL_TITLE = "KL to the SFT policy (nats, sqrt scale)"
+_TITLE_WIDTH = 400
+"""Plots narrower than this have the short title."""
 
 
-@dataclass(frozen=True)
-class Trajectory:
-    """Evaluations along one RL run."""
-
-    iteration: int
-    member: int
-    kl: tuple[float, ...]
-    reward: tuple[float, ...]
+WIDE, NARROW, SMALL = Size(540, 380), Size(286, 290), Size(330, 240)
 
 
-def hues(count: int, *, is_dark: bool = False) -> tuple[str, ...]:
-    """`count` ordered hues as #rrggbb, for a light or a dark background."""
-    first, last = _ON_DARK if is_dark else _ON_LIGHT
-    return tuple(_viridis(first + (last - first) * (i / (count - 1) if count > 1 else 0.3)) for i in range(count))
-
-
-def _viridis(position: float) -> str:
-    scaled = position * (len(_VIRIDIS) - 1)
-    below = min(int(scaled), len(_VIRIDIS) - 2)
-    share = scaled - below
-    mixed = (round(a + (b - a) * share) for a, b in zip(_VIRIDIS[below], _VIRIDIS[below + 1], strict=True))
-    return "#" + "".join(f"{channel:02x}" for channel in mixed)
-
-
-def front_chart(front: Front, measure: str = REWARD, *, trajectories: Sequence[Trajectory] = ()) -> Spec:
-    """KL against one measure (`REWARD` or a held-out reward), with intervals; points that lack the measure are left out."""
-    values = [_datum(point, measure, value) for point in front.points if (value := point.measure(measure)) is not None]
-    series = list(dict.fromkeys(value["series"] for value in values))
+def scatter(
+    points: Sequence[Plotted],
+    x: Axis,
+    y: Axis,
+    *,
+    size: Size,
+    trajectories: Sequence[Trajectory] = (),
+    has_legend: bool = False,
+) -> Spec:
+    """Points with intervals on both axes, the LITI line of each series, trajectories; x is KL where they are given."""
+    frame = Frame.of(points, trajectories, size, is_kl=x.is_kl)
+    series = list(dict.fromkeys(point.series for point in points))
     scales = _series_scales(series)
-    # Each iteration's line starts at the SFT policy, which belongs to all of them.
-    sft = [datum for datum in values if datum["kind"] == SFT_POINT]
-    lines = [
-        {**datum, "series": name}
-        for name in series
-        for datum in (*sft, *(value for value in values if value["series"] == name and value["kind"] == "liti"))
-        if name != "SFT"
-    ]
-    best = sorted((v for v in values if v["on_front"]), key=lambda v: v["kl"]) if measure == REWARD else []
+    legend = _legend() if has_legend else None
+    encoded = {name: {"field": "series", "type": "nominal", "scale": scales[name]} for name in scales}
+    colour = {**encoded["color"], "legend": legend}
+    dash = {**encoded["strokeDash"], "legend": None}
+    at = _encoding(x, y, frame)
+    values = [_datum(point, place) for point, place in zip(points, label_places(points, frame), strict=True)]
+    lines = [_place(point, name) for name in series if name != SFT_SERIES for point in liti_line(points, name)]
+    band = sorted((_place(point, "") for point in points if point.is_on_front), key=lambda value: value["x"])
     paths = [
-        {"run": f"{t.iteration}/{t.member}", "series": f"iteration {t.iteration}", "step": i, "kl": kl, "y": reward}
-        for t in (trajectories if measure == REWARD else ())
-        for i, (kl, reward) in enumerate(zip(t.kl, t.reward, strict=True))
+        {"run": number, "series": t.series, "step": step, "x": kl, "y": reward}
+        for number, t in enumerate(trajectories)
+        if t.series in series
+        for step, (kl, reward) in enumerate(zip(t.kl, t.reward, strict=True))
     ]
-    x, y = _axes(measure, largest_kl=max((value["kl_high"] for value in values), default=0.0))
-    colour = {"field": "series", "type": "nominal", "scale": scales["color"], "legend": _legend()}
-    shape = {"field": "series", "type": "nominal", "scale": scales["shape"], "legend": _legend()}
+    thin = {"type": "rule", "strokeWidth": 1, "opacity": 0.55}
     layers = [
-        _layer(best, {"type": "line", "color": MUTED, "strokeWidth": 8, "opacity": 0.22}, {"x": x, "y": y}),
+        _layer(band, {"type": "line", "color": MUTED, "strokeWidth": 9, "opacity": 0.25, "strokeCap": "round"}, at),
         _layer(
             paths,
-            {"type": "line", "strokeWidth": 1.2, "opacity": 0.8, "strokeDash": [2, 3]},
-            {"x": x, "y": y, "color": colour, "detail": {"field": "run"}, "order": {"field": "step"}},
+            {"type": "line", "strokeWidth": 1.3, "opacity": 0.75, "strokeDash": [1, 3], "strokeCap": "round"},
+            {**at, "color": colour, "detail": {"field": "run"}, "order": {"field": "step"}},
         ),
         _layer(
             lines,
-            {"type": "line", "strokeWidth": 1.5},
+            {"type": "line", "strokeWidth": 1.6},
+            {**at, "color": colour, "strokeDash": dash, "order": {"field": "rate", "type": "quantitative"}},
+        ),
+        _layer(values, thin, {**at, "x": {**at["x"], "field": "xLow"}, "x2": {"field": "xHigh"}, "color": colour}),
+        _layer(values, thin, {**at, "y": {**at["y"], "field": "yLow"}, "y2": {"field": "yHigh"}, "color": colour}),
+        _layer(
+            values,
+            {"type": "point", "strokeWidth": 1.5, "opacity": 1},
             {
-                "x": x,
-                "y": y,
+                **at,
+                # Crosses and stars fill less of their square.
+                "size": {"condition": {"test": "indexof(datum.series, 'control') === 0", "value": 105}, "value": 62},
+                "shape": {**encoded["shape"], "legend": legend},
                 "color": colour,
-                "order": {"field": "rate", "type": "quantitative"},
-                "strokeDash": {
-                    "condition": {"test": "indexof(datum.series, 'control') === 0", "value": [5, 3]},
-                    "value": [],
-                },
+                "fill": {"condition": {"test": "datum.kind === 'member'", "value": PAPER}, **colour, "legend": None},
+                "description": {"field": "tip"},
             },
         ),
         _layer(
-            values,
-            {"type": "rule", "strokeWidth": 1, "opacity": 0.6},
-            {"x": {**x, "field": "kl_low"}, "x2": {"field": "kl_high"}, "y": y, "color": colour},
-        ),
-        _layer(
-            values,
-            {"type": "rule", "strokeWidth": 1, "opacity": 0.6},
-            {"x": x, "y": {**y, "field": "low"}, "y2": {"field": "high"}, "color": colour},
-        ),
-        _layer(
-            values,
-            {"type": "point", "size": 62, "strokeWidth": 1.4},
+            [value for value in values if value["label"]],
             {
-                "x": x,
-                "y": y,
-                "shape": shape,
-                "color": colour,
-                "fillOpacity": {"condition": {"test": "datum.kind === 'member'", "value": 0}, "value": 1},
-                "fill": {**colour, "legend": None},
-                "description": {"field": "description"},
+                "type": "text",
+                "fontSize": 10.5,
+                "dx": {"expr": "datum.dx"},
+                "dy": {"expr": "datum.dy"},
             },
-        ),
-        *(
-            _labels([v for v in values if v["is_upper"] is is_upper], x, y, is_upper=is_upper)
-            for is_upper in (False, True)
+            {**at, "text": {"field": "label"}, "color": colour},
         ),
     ]
     return {
         "$schema": SCHEMA,
-        "width": 560,
-        "height": 380,
+        "width": size.width,
+        "height": size.height,
         "layer": [layer for layer in layers if layer["data"]["values"]],
-        "config": _config(),
+        "config": config(),
     }
 
 
 def front_charts(front: Front, *, trajectories: Sequence[Trajectory] = ()) -> Spec:
     """All measures in one picture, side by side: front.svg and front.png."""
-    charts = [front_chart(front, measure, trajectories=trajectories) for measure in front.measures]
+    charts = [
+        scatter(
+            plotted(front, KL, measure),
+            axis_of(KL),
+            axis_of(measure),
+            size=Size(440, 320),
+            trajectories=trajectories if measure == REWARD else (),
+            has_legend=True,
+        )
+        for measure in front.measures
+    ]
     parts = [{key: chart[key] for key in ("width", "height", "layer")} for chart in charts]
-    return {"$schema": SCHEMA, "concat": parts, "columns": 2, "config": {**_config(), "background": "white"}}
+    return {"$schema": SCHEMA, "concat": parts, "columns": 2, "config": {**config(), "background": PAPER}}
 
 
-def _datum(point: FrontPoint, measure: str, value: Estimate) -> dict[str, Any]:
-    named = point.named
-    is_liti = named.name.startswith(LITI_PREFIX)
-    kind = SFT_POINT if named.name == SFT_POINT else "liti" if is_liti else "member"
-    # Controls run close to the front: their rates would hide those of the run.
-    label = decimal_text(named.liti_rate) if is_liti and not named.control else ""
+def _place(point: Plotted, series: str) -> Spec:
+    return {"series": series, "rate": point.rate, "x": max(point.x.mean, 0.0), "y": point.y.mean}
+
+
+def _datum(point: Plotted, place: Placed | None) -> Spec:
     return {
-        "series": series_label(named),
-        "kind": kind,
-        "rate": 0.0 if kind == SFT_POINT else float(named.liti_rate),
-        "label": label,
-        "kl": max(point.kl.mean, 0.0),
-        "kl_low": max(point.kl.low, 0.0),
-        "kl_high": max(point.kl.high, 0.0),
-        "y": value.mean,
-        "low": value.low,
-        "high": value.high,
-        "on_front": point.is_on_front,
-        "is_upper": named.iteration > 0 and named.iteration % 2 == 0,
-        "description": f"{series_label(named)} {named.name}: KL {point.kl.mean:.2f}, {measure} {value.mean:.2f}",
+        **_place(point, point.series),
+        "kind": point.kind,
+        "label": point.label if place else "",
+        "dx": place.dx if place else 0.0,
+        "dy": place.dy if place else 0.0,
+        "xLow": max(point.x.low, 0.0),
+        "xHigh": max(point.x.high, 0.0),
+        "yLow": point.y.low,
+        "yHigh": point.y.high,
+        "tip": point.tip,
     }
 
 
 def _series_scales(series: Sequence[str]) -> dict[str, Spec]:
-    iterations = [name for name in series if name.startswith("iteration ")]
-    by_iteration = dict(zip(iterations, hues(len(iterations)), strict=True))
-    colours = {name: by_iteration.get(name, INK if name == "SFT" else MUTED) for name in series}
-    controls = [name for name in series if name.startswith("control ")]
-    shapes = {name: SHAPES[i % len(SHAPES)] for i, name in enumerate((*iterations, *controls))} | {"SFT": "diamond"}
-    return {
-        "color": {"domain": list(series), "range": [colours[name] for name in series]},
-        "shape": {"domain": list(series), "range": [shapes[name] for name in series]},
+    styles = [series_style(name) for name in series]
+    ranges = {
+        "color": [style.light for style in styles],
+        "shape": [style.shape for style in styles],
+        "strokeDash": [list(style.dash) or [1, 0] for style in styles],
     }
+    return {name: {"domain": list(series), "range": values} for name, values in ranges.items()}
 
 
-def _axes(measure: str, *, largest_kl: float) -> tuple[Spec, Spec]:
-    x = {
-        "field": "kl",
-        "type": "quantitative",
-        "scale": {"type": "sqrt", "domainMin": 0, "nice": False, "padding": 6},
-        "axis": {
-            "title": "KL to the SFT policy (nats per completion, Rao-Blackwellised; square-root scale)",
-            # Vega spaces ticks evenly in KL, which crowds the right of a square-root scale.
-            "values": _ticks(largest_kl),
-            "labelExpr": "'' + datum.value",  # Vega would round 0.25 to 0.3
+def _encoding(x: Axis, y: Axis, frame: Frame) -> Spec:
+    ticks = {"values": frame.kl_ticks(), "labelExpr": "'' + datum.value"} if x.is_kl else {"tickCount": 5}
+    title = _SHORT_KL_TITLE if x.is_kl and frame.size.width < _TITLE_WIDTH else x.title
+    return {
+        "x": {
+            "field": "x",
+            "type": "quantitative",
+            "scale": {"type": "sqrt" if x.is_kl else "linear", "domain": list(frame.x), "nice": False, "zero": False},
+            # Markers at KL 0 stand clear of the axis.
+            "axis": {"title": title, "offset": 7, **ticks},
+        },
+        "y": {
+            "field": "y",
+            "type": "quantitative",
+            "scale": {"domain": list(frame.y), "nice": False, "zero": False},
+            "axis": {"title": y.title, "offset": 7, "tickCount": 6},
         },
     }
-    y = {
-        "field": "y",
-        "type": "quantitative",
-        "scale": {"zero": False, "padding": 8},
-        "axis": {"title": _measure_title(measure), "tickCount": 6},
-    }
-    return x, y
-
-
-def _ticks(largest_kl: float) -> list[float]:
-    """0 and round KLs up to the largest, none so close to the next one that their labels would touch."""
-    distance = _TICK_DISTANCE * math.sqrt(largest_kl)
-    ticks: list[float] = []
-    for tick in reversed([tick for tick in _KL_TICKS if distance <= math.sqrt(tick) and tick <= largest_kl]):
-        if not ticks or math.sqrt(ticks[0]) - math.sqrt(tick) >= distance:
-            ticks.insert(0, tick)
-    return [0, *ticks]
-
-
-def _measure_title(measure: str) -> str:
-    return "trained-on reward" if measure == REWARD else f"held-out reward: {measure}"
 
 
 def _legend() -> Spec:
@@ -218,29 +173,23 @@ def _legend() -> Spec:
         "title": None,
         "orient": "top",
         "direction": "horizontal",
-        "columns": 4,
+        "columns": 5,
         "columnPadding": 18,
         "symbolOpacity": 1,
     }
 
 
-def _labels(values: Sequence[Mapping[str, Any]], x: Spec, y: Spec, *, is_upper: bool) -> Spec:
-    """LITI rates: below right of the marker, every second iteration's above left, since their lines run close together."""
-    place = {"dx": -6, "dy": -8, "align": "right"} if is_upper else {"dx": 6, "dy": 10, "align": "left"}
-    mark = {"type": "text", **place, "fontSize": 10, "color": MUTED}
-    return _layer(values, mark, {"x": x, "y": y, "text": {"field": "label"}})
-
-
-def _layer(values: Sequence[Mapping[str, Any]], mark: Spec, encoding: Spec) -> Spec:
+def _layer(values: Sequence[Spec], mark: Spec, encoding: Spec) -> Spec:
     return {"data": {"values": list(values)}, "mark": mark, "encoding": encoding}
 
 
-def _config() -> Spec:
+def config() -> Spec:
+    """Colours and type of every chart."""
     text = {"labelColor": INK, "titleColor": INK, "labelFontSize": 11, "titleFontSize": 12, "titleFontWeight": "normal"}
     return {
         "background": None,
         "view": {"stroke": None},
-        "axis": {**text, "gridColor": GRID, "domainColor": MUTED, "tickColor": MUTED},
+        "axis": {**text, "gridColor": GRID, "domainColor": MUTED, "tickColor": MUTED, "titlePadding": 8},
         "legend": {"labelColor": INK, "labelFontSize": 12},
         "title": {"color": INK, "anchor": "start", "fontSize": 13},
     }

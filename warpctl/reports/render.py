@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from warpctl.reports.png import small_png
+
 PNG_SCALE = 2.0
 
 
@@ -25,8 +27,8 @@ def to_svg(spec: dict[str, Any]) -> str:
 
 
 def to_png(spec: dict[str, Any]) -> bytes:
-    """The chart as PNG, two pixels a unit."""
+    """The chart as PNG, two pixels a unit, on white."""
     import vl_convert
 
     png: bytes = vl_convert.vegalite_to_png(spec, scale=PNG_SCALE, allowed_base_urls=[])
-    return png
+    return small_png(png)

@@ -8,9 +8,9 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 from warpctl.errors import WarpctlError
-from warpctl.reports.charts import Trajectory
 from warpctl.spec.stage_input import StageKind
 from warpctl.storage.artifact import Artifact
 from warpctl.storage.manifest import Manifest
@@ -20,7 +20,20 @@ METRICS_FILE = "metrics.jsonl"
 KL_FIELD = "evaluation/kl"
 REWARD_FIELD = "evaluation/reward"
 
-_STAGE_ID = re.compile(r"rl/(\d+)/(\d+)")
+_STAGE_ID = re.compile(r"rl/(?P<iteration>\d+)/(?P<member>\d+)|control/(?P<control>\w+)/rl")
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """Evaluations along one RL run."""
+
+    series: str
+    """`iteration 2` or `control NoAnchor`, as table.series_label says it."""
+    member: int
+    """0 for a control."""
+    kl: tuple[float, ...]
+    """Nats per completion."""
+    reward: tuple[float, ...]
 
 
 def read_trajectories(store: Store, manifests: Iterable[Manifest]) -> tuple[Trajectory, ...]:
@@ -30,22 +43,24 @@ def read_trajectories(store: Store, manifests: Iterable[Manifest]) -> tuple[Traj
         stage_id = _STAGE_ID.fullmatch(manifest.stage_id)
         if manifest.kind != StageKind.RL or stage_id is None:
             continue
+        control, iteration = stage_id["control"], stage_id["iteration"]
+        series = f"control {control}" if control else f"iteration {int(iteration)}"
         try:
             text = Artifact(store, manifest).read(METRICS_FILE).decode()
-            trajectory = parse_trajectory(text, iteration=int(stage_id[1]), member=int(stage_id[2]))
+            trajectory = parse_trajectory(text, series=series, member=int(stage_id["member"] or 0))
         except (WarpctlError, ValueError, TypeError):  # only a line in a picture
             continue
         if trajectory.kl:
             found.append(trajectory)
-    return tuple(sorted(found, key=lambda trajectory: (trajectory.iteration, trajectory.member)))
+    return tuple(sorted(found, key=lambda trajectory: (trajectory.series, trajectory.member)))
 
 
-def parse_trajectory(text: str, *, iteration: int, member: int) -> Trajectory:
+def parse_trajectory(text: str, *, series: str, member: int) -> Trajectory:
     """The evaluations in a metrics.jsonl, in its order."""
     records = [json.loads(line) for line in text.splitlines() if line.strip()]
     points = [record for record in records if KL_FIELD in record and REWARD_FIELD in record]
     return Trajectory(
-        iteration=iteration,
+        series=series,
         member=member,
         kl=tuple(max(float(record[KL_FIELD]), 0.0) for record in points),
         reward=tuple(float(record[REWARD_FIELD]) for record in points),

@@ -9,25 +9,31 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from warpctl import artifacts
-from warpctl.errors import CorruptError, InputError
-from warpctl.reports.best import best_point
-from warpctl.reports.charts import Trajectory, front_chart, front_charts
-from warpctl.reports.estimate import REWARD, Evaluated, Front, distinct, estimate_front
-from warpctl.reports.evaluation import POINTS_FILE, SFT_POINT, EvaluatedPoint, NamedPoint, read_names
+from warpctl.errors import InputError
+from warpctl.reports.best import ChosenPoint, best_point
+from warpctl.reports.charts import front_charts
+from warpctl.reports.contrasts import FrontContrast, contrasts
+from warpctl.reports.documents import contrasts_document, win_rates_document
+from warpctl.reports.estimate import Evaluated, Front, estimate_front
+from warpctl.reports.evaluation import SFT_POINT
 from warpctl.reports.facts import is_tiny, read_lineage
-from warpctl.reports.page import Chart, Report, render_page
+from warpctl.reports.figures import front_figures, merge_figures, text_figures
+from warpctl.reports.merges import MergeFacts, read_merges
+from warpctl.reports.page import Figures, Report, Seeds, render_page
+from warpctl.reports.reading import read_evaluated
 from warpctl.reports.render import has_renderer, to_png, to_svg
-from warpctl.reports.samples import draw_samples
+from warpctl.reports.samples import Sample, draw_samples, worst_regrets
 from warpctl.reports.summary import FRONT_FILE
 from warpctl.reports.table import front_document, front_rows, to_csv
-from warpctl.reports.trajectories import read_trajectories
+from warpctl.reports.trajectories import Trajectory, read_trajectories
+from warpctl.reports.win_rate import MERGED, WinRate, win_rates
 from warpctl.spec.stage_input import ReportTask
 from warpctl.spec.training import Sampling, Training
+from warpctl.spec.warp_run import Evaluation, WarpRunSpec
 from warpctl.storage.artifact import Artifact
-from warpctl.storage.manifest import digest_of
 from warpctl.storage.store import Store
 from warpctl.workers.harness import Context, run
 
@@ -41,77 +47,82 @@ def main(context: Context) -> None:
         raise InputError(f"stage {stage.stage_id} is no report but: {stage.task.kind}")
     evaluations = [Artifact.of(store, artifact) for artifact in stage.inputs if artifact.role.startswith("evaluate/")]
     evaluated = read_evaluated(store, evaluations)
-    files = make_files(context, stage.task, evaluations, evaluated)
+    if not has_renderer():
+        context.log.warning("no charts: vl-convert is not installed", hint="pip install 'warpctl[report]'")
+    files = make_files(store, stage.task, evaluations, evaluated, run=f"{stage.namespace}/{stage.run}")
     for name, data in files.items():
         context.publication.write_file(name, data)
     context.publication.commit(outcome={"points": len(evaluated)})
 
 
-def read_evaluated(store: Store, evaluations: Sequence[Artifact]) -> tuple[Evaluated, ...]:
-    """Every named point of the evaluations, each stored point read and verified once."""
-    points: dict[str, EvaluatedPoint] = {}
-    evaluated: list[Evaluated] = []
-    for artifact in evaluations:
-        for named in read_names(artifact.read(POINTS_FILE)):
-            if named.digest not in points:
-                points[named.digest] = _read_point(store, named)
-            evaluated.append((named, points[named.digest]))
-    return distinct(evaluated)
+@dataclass(frozen=True)
+class _Findings:
+    """All numbers of the page."""
 
+    front: Front
+    best: ChosenPoint | None
+    max_kl: float | None
+    win_rates: tuple[WinRate, ...]
+    contrasts: tuple[FrontContrast, ...]
 
-def _read_point(store: Store, named: NamedPoint) -> EvaluatedPoint:
-    path = artifacts.point(named.point_key)
-    data = store.read_or_none(path)
-    if data is None:
-        raise InputError(
-            f"the evaluated point {named.name} is gone from {store.uri(path)}",
-            hint="delete the evaluation's marker, then run the same command: only this point is computed again",
+    @classmethod
+    def of(cls, task: ReportTask, evaluated: Sequence[Evaluated]) -> _Findings:
+        level, corner = float(task.confidence_level), float(task.hypervolume.max_kl)
+        given = {name: value for name, value in _training(task.spec).items() if name == "maxKl"}
+        budget = Training.model_validate({"steps": [1], **given}).max_kl
+        max_kl = None if budget is None else float(budget)
+        front = estimate_front(evaluated, confidence_level=level, max_kl=corner)
+        return cls(
+            front=front,
+            best=best_point(front, max_kl=max_kl),
+            max_kl=max_kl,
+            win_rates=win_rates(evaluated, confidence_level=level),
+            contrasts=contrasts(evaluated, confidence_level=level, max_kl=corner),
         )
-    if digest_of(data) != named.digest:
-        raise CorruptError(f"{store.uri(path)} is not the point that was evaluated: its bytes were altered")
-    return EvaluatedPoint.from_bytes(data, name=store.uri(path))
+
+    def document(self, run: str) -> dict[str, Any]:
+        """front.json."""
+        return {
+            **front_document(self.front, run=run, max_kl=self.max_kl),
+            "winRates": win_rates_document(self.win_rates),
+            "differences": contrasts_document(self.contrasts),
+        }
 
 
 def make_files(
-    context: Context, task: ReportTask, evaluations: Sequence[Artifact], evaluated: Sequence[Evaluated]
+    store: Store, task: ReportTask, evaluations: Sequence[Artifact], evaluated: Sequence[Evaluated], *, run: str
 ) -> dict[str, bytes]:
-    """The report's files by name, report.html last."""
-    stage, store = context.stage_input, context.store
-    training = _training(task.spec)
-    max_kl = Training.model_validate({"steps": [1], **{k: v for k, v in training.items() if k == "maxKl"}}).max_kl
-    front = estimate_front(
-        evaluated, confidence_level=float(task.confidence_level), max_kl=float(task.hypervolume.max_kl)
-    )
-    document = front_document(
-        front, run=f"{stage.namespace}/{stage.run}", max_kl=None if max_kl is None else float(max_kl)
-    )
-    manifests, facts = read_lineage(store, [artifact.manifest for artifact in evaluations])
-    trajectories = read_trajectories(store, manifests)
-    files = {
-        "front.csv": to_csv(front_rows(front)).encode(),
-        FRONT_FILE: json.dumps(document, sort_keys=True, indent=1, allow_nan=False).encode(),
-    }
-    charts: list[Chart] = []
-    if has_renderer():
-        charts = [
-            Chart(_title(name), to_svg(front_chart(front, name, trajectories=trajectories))) for name in front.measures
-        ]
-        files |= _pictures(front, trajectories)
-    else:
-        context.log.warning("no charts: vl-convert is not installed", hint="pip install 'warpctl[report]'")
+    """The report's files by name, report.html last; no pictures where there is no renderer."""
+    findings = _Findings.of(task, evaluated)
+    front, document = findings.front, findings.document(run)
+    manifests, stages = read_lineage(store, [artifact.manifest for artifact in evaluations])
+    trajectories, merges = read_trajectories(store, manifests), read_merges(store, manifests)
+    sampling = _training(task.spec).get("sampling", {})
+    samples, regrets = _samples(findings, evaluated)
     page = render_page(
         Report(
             document=document,
-            charts=charts,
-            samples=draw_samples(_shown(front, evaluated, max_kl=document["maxKl"])),
-            stages=facts,
+            figures=_figures(front, trajectories, merges),
+            samples=samples,
+            regrets=regrets,
+            win_rates=findings.win_rates,
+            contrasts=findings.contrasts,
+            merges=merges,
+            stages=stages,
             spec=task.spec,
-            is_tiny=is_tiny(facts),
-            temperature=_temperature(training),
+            seeds=_seeds(task.spec),
+            is_tiny=is_tiny(stages),
+            temperature=str(sampling.get("temperature", Sampling().temperature)),
+            top_p=str(sampling.get("topP", Sampling().top_p)),
             has_trajectories=bool(trajectories),
         )
     )
-    return {**files, PAGE_FILE: page.encode()}
+    return {
+        "front.csv": to_csv(front_rows(front)).encode(),
+        FRONT_FILE: json.dumps(document, sort_keys=True, indent=1, allow_nan=False).encode(),
+        **(_pictures(front, trajectories) if has_renderer() else {}),
+        PAGE_FILE: page.encode(),
+    }
 
 
 def _pictures(front: Front, trajectories: Sequence[Trajectory]) -> dict[str, bytes]:
@@ -119,18 +130,27 @@ def _pictures(front: Front, trajectories: Sequence[Trajectory]) -> dict[str, byt
     return {"front.svg": to_svg(spec).encode(), "front.png": to_png(spec)}
 
 
-def _title(measure: str) -> str:
-    return "Trained-on reward" if measure == REWARD else f"Held-out reward {measure}"
+def _figures(front: Front, trajectories: Sequence[Trajectory], merges: Sequence[MergeFacts]) -> Figures:
+    if not has_renderer():
+        return Figures()
+    return Figures(
+        fronts=front_figures(front, to_svg, trajectories=trajectories),
+        texts=text_figures(front, to_svg),
+        merges=merge_figures(merges, to_svg),
+    )
 
 
-def _shown(front: Front, evaluated: Sequence[Evaluated], *, max_kl: float | None) -> list[Evaluated]:
-    """Whose completions are shown: SFT, the last merged policy, the best point."""
+def _samples(findings: _Findings, evaluated: Sequence[Evaluated]) -> tuple[tuple[Sample, ...], tuple[Sample, ...]]:
+    """Of SFT, the last merged policy and, last, the best point: at random, and where the best point is worst."""
     own = [pair for pair in evaluated if not pair[0].control]
-    merged = [pair for pair in own if pair[0].name == "liti/1"]
-    best = best_point(front, max_kl=max_kl)
-    wanted = [*(pair[0] for pair in own if pair[0].name == SFT_POINT), *(pair[0] for pair in merged[-1:])]
-    wanted += [best.point.named] if best else []
-    return [pair for pair in own if pair[0] in wanted]
+    sft = [pair for pair in own if pair[0].name == SFT_POINT]
+    merged = [pair for pair in own if pair[0].name == MERGED]
+    best = [pair for pair in own if findings.best and pair[0] == findings.best.point.named]
+    shown = [*sft, *(pair for pair in merged[-1:] if pair not in best), *(pair for pair in best if pair not in sft)]
+    regrets: tuple[Sample, ...] = ()
+    if sft and best and findings.best:
+        regrets = worst_regrets(shown, sft=sft[0][1], chosen=best[0][1], judge=findings.best.measure)
+    return draw_samples(shown), regrets
 
 
 def _training(spec: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -138,9 +158,11 @@ def _training(spec: Mapping[str, Any]) -> Mapping[str, Any]:
     return training if isinstance(training, Mapping) else {}
 
 
-def _temperature(training: Mapping[str, Any]) -> str:
-    sampling = training.get("sampling", {})
-    return str(sampling.get("temperature", Sampling().temperature))
+def _seeds(spec: Mapping[str, Any]) -> Seeds:
+    evaluation = spec.get("evaluation", {})
+    given = evaluation.get("seed") if isinstance(evaluation, Mapping) else None
+    default = WarpRunSpec.model_fields["seed"].default
+    return Seeds(run=spec.get("seed", default), evaluation=Evaluation().seed if given is None else given)
 
 
 if __name__ == "__main__":

@@ -1,17 +1,21 @@
 """The page: self-contained, inert to hostile text, complete with and without charts."""
 
+import base64
+import hashlib
 import json
 import re
 from html.parser import HTMLParser
 
 import pytest
 
-from warpctl.reports.charts import INK, hues
-from warpctl.reports.estimate import distinct, estimate_front
+from warpctl.reports.contrasts import contrasts
+from warpctl.reports.estimate import REWARD, distinct, estimate_front
 from warpctl.reports.facts import StageFacts
-from warpctl.reports.page import NOTICE, TINY_NOTICE, Chart, Report, data_island, render_page, themed
-from warpctl.reports.samples import MAX_CHARACTERS, draw_samples
+from warpctl.reports.merges import merge_facts
+from warpctl.reports.page import NOTICE, TINY_NOTICE, Figures, Report, Seeds, data_island, render_page
+from warpctl.reports.samples import MAX_CHARACTERS, draw_samples, worst_regrets
 from warpctl.reports.table import front_document
+from warpctl.reports.win_rate import win_rates
 
 HOSTILE = (
     "<script>alert(1)</script><img src=x onerror=alert(2)>\" ' & {{ 7 * 7 }} </blockquote> "
@@ -48,21 +52,37 @@ def facts(stage_id="merge/1"):
         num_attempts=3,
         started_at="2026-11-20T23:26:28.000Z",
         ended_at="2026-11-20T23:27:28.000Z",
-        gpu_seconds=12.0,
+        gpu_seconds=7200.0,
+        worker_seconds=3600.0,
+        kept_seconds=1800.0,
+        lost_seconds=900.0,
         versions={"numpy": "2.3.1"},
         weight_bytes=1000,
     )
 
 
-def page(evaluated, *, charts=(), is_tiny=True, spec=None, max_kl=200.0):
+def merge(iteration=1):
+    group = {"norms": [1.0, 2.0], "cosines": [[1, 0.25], [0.25, 1]], "weightCosines": [[1, 0.999], [0.999, 1]]}
+    names = ("model.embed_tokens", "model.layers.0")
+    groups = [{**group, "group": name, "initNorm": 10.0, "mergedNorm": 1.6, "degenerate": []} for name in names]
+    return merge_facts({"members": ["a", "b"], "summary": {"cosine": 0.2}, "groups": groups}, iteration=iteration)
+
+
+def page(evaluated, *, is_tiny=True, spec=None, max_kl=200.0, figures=None):
     front = estimate_front(evaluated, confidence_level=0.95, max_kl=20.0, num_replicates=50)
+    shown = distinct(evaluated)[:2]
     return render_page(
         Report(
             document=front_document(front, run="default/demo", max_kl=max_kl),
-            charts=charts,
-            samples=draw_samples(distinct(evaluated)[:2]),
+            figures=figures or Figures(),
+            samples=draw_samples(shown),
+            regrets=worst_regrets(shown, sft=shown[0][1], chosen=shown[-1][1], judge=REWARD),
+            win_rates=win_rates(evaluated, num_replicates=20),
+            contrasts=contrasts(evaluated, confidence_level=0.95, max_kl=20.0),
+            merges=[merge()],
             stages=[facts()],
             spec=spec or {"seed": 3},
+            seeds=Seeds(run=3, evaluation=0),
             is_tiny=is_tiny,
             temperature="0.9",
         )
@@ -74,38 +94,45 @@ def test_hostile_completions_and_specs_are_text_and_nothing_else(evaluated_run):
     clean = page(evaluated_run())
 
     elements = Elements(html)
+    shown = [text for text in elements.texts if text.startswith("<script>alert(1)</script><img")]
     # Nothing in the data adds an element: tags are those of a page with tame completions and one [cut] note each.
-    extra = [("span", {"class": "muted"})] * 12
+    extra = [("span", {"class": "quiet"})] * len(shown)
     assert sorted(map(str, elements.tags)) == sorted(map(str, [*Elements(clean).tags, *extra]))
     assert elements.named("img") == []
     assert "<script>alert" not in html
     assert "{{ 7 * 7 }}" in html
-    shown = [text for text in elements.texts if text.startswith("<script>alert(1)</script><img")]
-    assert len(shown) == 12
+    assert len(shown) >= 12
     assert max(len(text) for text in shown) <= MAX_CHARACTERS + 1
     assert all(a.get("dir") == "auto" for a in elements.named("blockquote"))
 
 
-def test_the_only_script_element_is_a_data_island_that_cannot_run(evaluated_run):
+def test_the_only_script_that_may_run_is_the_pages_own_by_its_hash(evaluated_run):
     html = page(evaluated_run())
 
-    (script,) = Elements(html).named("script")
-    assert script == {"type": "application/json", "id": "front-data"}
-    island = json.loads(re.search(r'id="front-data">(.*?)</script>', html, re.DOTALL)[1])
-    assert island["run"] == "default/demo"
+    island, script = Elements(html).named("script")
+    assert island == {"type": "application/json", "id": "front-data"}
+    assert script == {}
+    text = re.search(r"<script>(.*?)</script>", html, re.DOTALL)[1]
+    digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
     (policy,) = [m["content"] for m in Elements(html).named("meta") if m.get("http-equiv") == "Content-Security-Policy"]
-    assert "default-src 'none'" in policy
-    assert "script-src" not in policy
+    assert policy.split("; ") == [
+        "default-src 'none'",
+        "style-src 'unsafe-inline'",
+        "img-src data:",
+        f"script-src 'sha256-{digest}'",
+    ]
+    assert "innerHTML" not in text
+    data = json.loads(re.search(r'id="front-data">(.*?)</script>', html, re.DOTALL)[1])
+    assert data["run"] == "default/demo"
 
 
 def test_the_page_needs_nothing_else(evaluated_run):
-    html = page(evaluated_run(), charts=[Chart("Reward", '<svg xmlns="http://www.w3.org/2000/svg"></svg>')])
+    html = page(evaluated_run())
 
     loaded = [(tag, a) for tag, a in Elements(html).tags if {"src", "href", "xlink:href"} & set(a)]
     assert loaded == []
     assert "url(" not in html
     assert "@import" not in html
-    assert len(html) < 2_000_000
 
 
 def test_the_data_island_cannot_end_its_element():
@@ -119,21 +146,62 @@ def test_a_tiny_run_says_first_what_it_does_not_prove(evaluated_run):
     tiny, large = page(evaluated_run()), page(evaluated_run(), is_tiny=False)
 
     first_paragraphs = [re.search(r"</h1>\s*<p[^>]*>(.*?)</p>", html, re.DOTALL)[1] for html in (tiny, large)]
-    expected = [notice.replace("'", "&#39;") for notice in (TINY_NOTICE, NOTICE)]
-    assert first_paragraphs == expected
+    assert first_paragraphs == [notice.replace("'", "&#39;") for notice in (TINY_NOTICE, NOTICE)]
+    for unproven in ("EMA anchor above", "orthogonal task vectors", "later iterations that gain at equal KL"):
+        assert unproven in TINY_NOTICE.partition("Not reproduced at this scale")[2]
 
 
-def test_every_point_and_stage_has_a_row(evaluated_run):
+def rows(html):
+    """The text of each row of the page's tables."""
+    found = re.findall(r"<tr[^>]*>(.*?)</tr>", html, re.DOTALL)
+    return [" ".join(re.sub(r"<[^>]+>", " ", row).split()) for row in found]
+
+
+def test_every_point_and_stage_has_its_rows_and_the_best_one_says_so(evaluated_run):
     evaluated = evaluated_run(controls=("NoAnchor",))
 
-    elements = Elements(page(evaluated))
+    found = rows(page(evaluated))
 
-    text = " ".join(elements.texts)
-    assert len(elements.named("tr")) == 1 + len(distinct(evaluated)) + 2 * (1 + 2) + 2
-    assert "whole run" in text
-    assert "merge/1" in text
-    assert "numpy 2.3.1" in text
-    assert [a["class"] for a in elements.named("tr") if "class" in a] == ["best"]
+    names = [row.split("  ")[0] for row in found]
+    # Front, and length with self-similarity; of merged policies each iteration has one.
+    assert len([name for name in names if name.startswith("LITI 0.3")]) == 2 * 3
+    assert len([name for name in names if name.startswith("merged (LITI 1) ")]) >= 2 * 2
+    assert [name for name in names if name.startswith("iteration 2 minus iteration 1")]
+    assert [name for name in names if name.startswith("iteration 2 minus control NoAnchor")]
+    assert any(re.match(r"merged \(LITI 1\), iteration 2 SFT \d+% \[\d+, \d+\]", name) for name in names)
+    assert "merge/1 aaaaaaaaaaaa bbbbbbbbbbbb cccccccccccc 3 2026-11-20 23:26:28 3600 7200 900" in names
+    assert len([name for name in names if "(best)" in name]) == 1
+
+
+def test_gpu_hours_are_split_into_useful_and_lost(evaluated_run):
+    """One published attempt of an hour on two GPUs; of earlier ones half an hour was gone on from, a quarter lost."""
+    html = page(evaluated_run())
+
+    assert "<dt>GPU-hours</dt><dd>3.00 useful, 0.50 lost</dd>" in html
+    assert "<dd>1.50 useful, 0.25 lost" in html
+    assert "2 further attempts" in html
+
+
+def test_what_a_merge_saw_stands_by_layer(evaluated_run):
+    found = rows(page(evaluated_run()))
+
+    assert "embed_tokens 0.250 0.99900 15.00 2.00 1.067" in found
+    assert "0 0.250 0.99900 15.00 2.00 1.067" in found
+
+
+def test_without_a_compute_matched_control_the_page_says_what_it_cannot_show(evaluated_run):
+    without, with_it = (page(evaluated_run(controls=(name,))) for name in ("NoAnchor", "ComputeMatched"))
+
+    assert "at equal cost nothing is shown" in without
+    assert "at equal cost nothing is shown" not in with_it
+    assert "iteration 2 minus control ComputeMatched" in with_it
+
+
+def test_without_a_held_out_reward_the_page_says_what_it_cannot_show(evaluated_run):
+    html = page(evaluated_run(held_out=False))
+
+    assert "cannot show whether it was exploited" in html
+    assert "which flatters the policy that exploits it more" in html
 
 
 def test_without_a_renderer_the_page_says_so_and_keeps_its_tables(evaluated_run):
@@ -145,33 +213,14 @@ def test_without_a_renderer_the_page_says_so_and_keeps_its_tables(evaluated_run)
 
 @pytest.mark.parametrize("iterations", [1, 5])
 def test_runs_of_any_length_make_a_page(evaluated_run, iterations):
-    html = page(evaluated_run(iterations=iterations, members=5))
+    found = rows(page(evaluated_run(iterations=iterations, members=5)))
 
-    assert f"--hue-{iterations - 1}: " in html
-    assert f"--hue-{iterations}: " not in html
+    assert len([row for row in found if row.startswith("RL run 5 ")]) == 2 * iterations
 
 
 def test_half_a_run_makes_half_a_page(evaluated_point, named_point):
     html = page([named_point("sft", evaluated_point(kl=0.0), liti_rate="0")], max_kl=None)
 
-    assert "What each iteration" not in html
+    assert "What each front is worth" not in html
+    assert '<h2 id="wins">' not in html
     assert "Best without a KL budget: SFT" in html
-
-
-def test_charts_follow_the_pages_colours():
-    svg = f'<svg><path fill="{INK}" stroke="{hues(2)[1]}"/></svg>'
-
-    assert themed(svg, 2) == '<svg><path fill="var(--ink)" stroke="var(--hue-1)"/></svg>'
-
-
-def test_samples_are_the_same_prompts_for_every_policy_and_every_time(evaluated_run):
-    policies = distinct(evaluated_run())[:3]
-
-    samples = draw_samples(policies)
-
-    assert samples == draw_samples(policies)
-    assert len({sample.prompt for sample in samples}) == 6
-    for sample in samples:
-        place = policies[0][1].prompts.index(sample.prompt)
-        assert [c.text for c in sample.completions] == [point.completions[place] for _, point in policies]
-        assert [c.reward for c in sample.completions] == [point.reward[place] for _, point in policies]

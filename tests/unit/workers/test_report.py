@@ -8,12 +8,13 @@ import json
 import pytest
 import structlog
 
-from tests.builders.evaluations import publish_evaluation, publish_rl, publish_sft
+from tests.builders.evaluations import publish_evaluation, publish_merge, publish_rl, publish_sft
 from tests.builders.fronts import make_run
 from warpctl import artifacts
 from warpctl.errors import CorruptError, InputError
 from warpctl.reports import render
 from warpctl.reports.page import NOTICE, TINY_NOTICE
+from warpctl.reports.reading import read_evaluated
 from warpctl.reports.summary import front_table, load_front
 from warpctl.spec.stage_input import ReportTask, StageInput, StageKind
 from warpctl.storage.artifact import Artifact
@@ -29,6 +30,22 @@ METRICS = b"".join(
     json.dumps({"step": step, "evaluation/kl": kl, "evaluation/reward": reward}).encode() + b"\n"
     for step, kl, reward in [(0, 0.0, 0.0), (2, 1.0, 0.4), (4, 3.0, 0.9)]
 )
+MERGE = {
+    "members": ["member/1", "member/2"],
+    "summary": {"cosine": 0.2},
+    "groups": [
+        {
+            "group": name,
+            "norms": [1.0, 2.0],
+            "cosines": [[1.0, 0.2], [0.2, 1.0]],
+            "weightCosines": [[1.0, 0.999], [0.999, 1.0]],
+            "initNorm": 10.0,
+            "mergedNorm": 1.5,
+            "degenerate": [],
+        }
+        for name in ("model.embed_tokens", "model.layers.0")
+    ],
+}
 
 
 @pytest.fixture
@@ -73,7 +90,7 @@ def evaluations(store):
     first = [pair for pair in run if pair[0].iteration == 1]
     second = [pair for pair in run if pair[0].iteration == 2]
     return [
-        publish_evaluation(store, first, stage_id="evaluate/1", inputs=[sft, *members]),
+        publish_evaluation(store, first, stage_id="evaluate/1", inputs=[sft, *members, publish_merge(store, MERGE)]),
         publish_evaluation(store, second, stage_id="evaluate/2", inputs=[sft]),
     ]
 
@@ -91,21 +108,37 @@ def test_the_report_is_published_and_shown_with_the_same_bytes(store):
     assert view(store, "front.png").startswith(b"\x89PNG")
 
 
-def test_the_page_has_charts_completions_trajectories_and_the_whole_lineage(store):
+def test_the_page_has_charts_completions_trajectories_merges_and_the_whole_lineage(store):
     pytest.importorskip("vl_convert")
 
     main(context_for(store, evaluations(store)))
 
     page = view(store, "report.html").decode()
-    assert page.count("<figure") == 2
-    assert page.count("<svg") == 2
-    assert "Dotted: evaluations along the RL runs, on fewer prompts." in page
-    assert page.count('class="sample"') == 6
-    for stage_id in ("import/sft", "rl/1/1", "rl/1/2", "evaluate/1", "evaluate/2"):
+    # Two rewards in two sizes, three of length and self-similarity, two of layers.
+    assert page.count("<figure") == 2 + 3 + 2
+    assert page.count('role="img"') == 2 * 2 + 3 + 2
+    assert "Dotted lines were evaluated while training, on fewer prompts." in page
+    assert page.count('class="sample"') == 6 + 3
+    for stage_id in ("import/sft", "rl/1/1", "rl/1/2", "merge/1", "evaluate/1", "evaluate/2"):
         assert f">{stage_id}<" in page
+    assert "Iteration 1: 2 members, cosine of whole task vectors 0.200" in page
     assert "&#34;seed&#34;: 7" in page
+    assert "run 7, evaluation 0" in page
     assert TINY_NOTICE.replace("'", "&#39;") in page
     assert NOTICE not in page
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_front_json_has_win_rates_and_differences_too(store):
+    main(context_for(store, evaluations(store)))
+
+    document = json.loads(view(store, "front.json"))
+    first = document["winRates"][0]
+    assert (first["first"], first["second"], first["judge"]) == ("merged (LITI 1), iteration 1", "SFT", "truth")
+    (difference,) = document["differences"]
+    assert (difference["first"], difference["second"], difference["isPaired"]) == ("iteration 1", "iteration 2", True)
+    area = difference["measures"]["truth"]["area"]
+    assert area["difference"]["mean"] == pytest.approx(area["second"]["mean"] - area["first"]["mean"])
 
 
 @pytest.mark.usefixtures("no_pictures")
@@ -125,16 +158,16 @@ def test_a_spec_without_a_kl_budget_has_the_default_of_the_schema_and_null_has_n
 
     found = []
     for spec in ({}, {"training": {"maxKl": "Unlimited"}}):
-        files = report_worker.make_files(*arguments(store, inputs, spec))
+        files = report_worker.make_files(*arguments(store, inputs, spec), run="ml/demo")
         found.append(json.loads(files["front.json"])["maxKl"])
 
     assert found == [200.0, None]
 
 
 def arguments(store, inputs, spec):
-    context = context_for(store, inputs, spec=spec)
+    task = context_for(store, inputs, spec=spec).stage_input.task
     artifacts_read = [Artifact.of(store, artifact) for artifact in inputs]
-    return context, context.stage_input.task, artifacts_read, report_worker.read_evaluated(store, artifacts_read)
+    return store, task, artifacts_read, read_evaluated(store, artifacts_read)
 
 
 @pytest.mark.usefixtures("no_pictures")
@@ -164,8 +197,8 @@ def test_without_vl_convert_the_tables_come_with_one_warning(store):
 def test_two_reports_of_the_same_evaluations_are_the_same_bytes(store):
     inputs = evaluations(store)
 
-    first = report_worker.make_files(*arguments(store, inputs, SPEC))
-    second = report_worker.make_files(*arguments(store, inputs, SPEC))
+    first = report_worker.make_files(*arguments(store, inputs, SPEC), run="ml/demo")
+    second = report_worker.make_files(*arguments(store, inputs, SPEC), run="ml/demo")
 
     assert first["report.html"] == second["report.html"]
     assert first["front.csv"] == second["front.csv"]
