@@ -11,30 +11,20 @@ from pathlib import Path
 import pytest
 
 from tests.cluster.controllers import Place
+from tests.cluster.crd import install_crd
 from tests.cluster.stand_in_workers import End, StandInWorkers
 from warpctl import names
 from warpctl.kube.api import Api
-from warpctl.kube.errors import ClusterError
 from warpctl.kube.resources import EVENTS, JOBS, LEASES, PODS, SERVICES, WARPRUNS
 from warpctl.spec.stage_input import StageInput
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(240)]
-CRD = Path(__file__).parents[2] / "manifests" / "crd.yaml"
 
 
 @pytest.fixture(scope="module")
 def installed(api_cluster) -> None:
     """The CRD, once a cluster."""
-    api_cluster.kubectl("apply", "--server-side", "-f", str(CRD))
-    api = Api(api_cluster.client())
-
-    def is_served() -> bool:
-        try:
-            return bool(api.list(WARPRUNS).resource_version)
-        except ClusterError:
-            return False
-
-    api_cluster.await_true(is_served, "WarpRuns are served")
+    install_crd(api_cluster)
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from ruamel.yaml import YAML
 from tests.builders.bad_specs import GOOD, ROWS, spoil
 from tests.builders.starts import UID, starts
 from tests.builders.world import a_run
+from tests.cluster.crd import install_crd
 from warpctl.kube.api import Api
 from warpctl.kube.errors import ClusterError
 from warpctl.kube.resources import JOBS, PODS, SERVICES, WARPRUNS
@@ -34,17 +35,8 @@ WORDS = {"apiVersion": "version", "kind": "kind", "metadata.labels.team": "label
 @pytest.fixture(scope="module")
 def api(api_cluster) -> Api:
     """With the CRD installed."""
-    api_cluster.kubectl("apply", "--server-side", "-f", str(TOP / "manifests" / "crd.yaml"))
-    made = Api(api_cluster.client())
-
-    def is_served() -> bool:
-        try:
-            return bool(made.list(WARPRUNS).resource_version)
-        except ClusterError:
-            return False
-
-    api_cluster.await_true(is_served, "WarpRuns are served")
-    return made
+    install_crd(api_cluster)
+    return Api(api_cluster.client())
 
 
 def create(api: Api, namespace: str, body: dict[str, Any], *, is_dry_run: bool = True) -> dict[str, Any]:

@@ -13,10 +13,12 @@ from typing import Annotated
 import typer
 
 from warpctl import __version__
+from warpctl.cli.apply import apply
 from warpctl.cli.controller import controller
 from warpctl.cli.error_text import show_crash, show_error, show_usage_error
 from warpctl.cli.export import export
 from warpctl.cli.gc import gc
+from warpctl.cli.get import get
 from warpctl.cli.logs import logs
 from warpctl.cli.plan import plan
 from warpctl.cli.report import report
@@ -24,6 +26,7 @@ from warpctl.cli.run import run
 from warpctl.cli.schema import schema
 from warpctl.cli.status import status
 from warpctl.cli.validate import validate
+from warpctl.cli.verbs import cancel, delete, refresh, resume, retry, suspend
 from warpctl.cli.version import version
 from warpctl.errors import EXIT_CTRL_C, EXIT_DONE, EXIT_FAILED, WarpctlError
 
@@ -44,6 +47,14 @@ app.command(short_help="Print what the workers said.")(logs)
 app.command(short_help="Print, or first make, the report of a run.")(report)
 app.command(short_help="Write a point of the front as a model folder.")(export)
 app.command(short_help="Show, or sweep, what no run wants any more.")(gc)
+app.command(short_help="Hand WarpRuns to a cluster.")(apply)
+app.command(short_help="List the WarpRuns of a cluster.")(get)
+app.command(short_help="In a cluster: let a run's workers save and leave.")(suspend)
+app.command(short_help="In a cluster: go on with a run.")(resume)
+app.command(short_help="In a cluster: stop a run without touching its spec.")(cancel)
+app.command(short_help="In a cluster: try stalled stages again.")(retry)
+app.command(short_help="In a cluster: import models and prompts again.")(refresh)
+app.command(short_help="In a cluster: delete a run, not its artifacts.")(delete)
 app.command(short_help="Drive the WarpRuns of a cluster.")(controller)
 app.command(short_help="Print the fields of a WarpRun.")(schema)
 app.command(short_help="Print versions.")(version)

@@ -7,6 +7,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
@@ -203,6 +205,11 @@ class Api:
         request = _Request(method, path, what, query or {}, body, content_type)
         answer: Object = json.loads(self._ask(request) or b"{}")
         return answer
+
+    def server_time(self) -> datetime:
+        """What the server's clock says, to a second."""
+        response = self._send(_Request("GET", "/version", "ask for the time"), READ_SECONDS, stream=False)
+        return parsedate_to_datetime(response.headers["Date"]).astimezone(UTC)
 
     def close(self) -> None:
         """Wake whoever reads a watch."""
