@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Self
 
 from tests.cluster.harness.kwok import PREFIX, kwok_annotations
 from warpctl import names
@@ -67,7 +67,7 @@ class StandInWorkers:
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _threads: list[threading.Thread] = field(default_factory=list)
 
-    def __enter__(self) -> StandInWorkers:
+    def __enter__(self) -> Self:
         reflector: Reflector[Object] = Reflector(
             self.api, PODS, lambda pod: pod, self._changed, self.namespace, f"{names.MANAGED_BY}={names.MANAGER}"
         )
