@@ -24,6 +24,9 @@ _TITLE_WIDTH = 400
 """Plots narrower than this have the short title."""
 
 
+_MANY = 8
+"""Trajectories beyond which they step back behind the points."""
+
 WIDE, NARROW, SMALL = Size(540, 380), Size(286, 290), Size(330, 240)
 
 
@@ -54,12 +57,13 @@ def scatter(
         if t.series in series
         for step, (kl, reward) in enumerate(zip(t.kl, t.reward, strict=True))
     ]
+    opacity = 0.75 if len(trajectories) <= _MANY else 0.4
     thin = {"type": "rule", "strokeWidth": 1, "opacity": 0.55}
     layers = [
         _layer(band, {"type": "line", "color": MUTED, "strokeWidth": 9, "opacity": 0.25, "strokeCap": "round"}, at),
         _layer(
             paths,
-            {"type": "line", "strokeWidth": 1.3, "opacity": 0.75, "strokeDash": [1, 3], "strokeCap": "round"},
+            {"type": "line", "strokeWidth": 1.2, "opacity": opacity, "strokeDash": [1, 3], "strokeCap": "round"},
             {**at, "color": colour, "detail": {"field": "run"}, "order": {"field": "step"}},
         ),
         _layer(
