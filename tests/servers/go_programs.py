@@ -39,7 +39,7 @@ def build(name: str, package: str, *, module: Path = TOOLS, stamp: str = "") -> 
     if program.exists():
         return program
     program.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(program.parent / f"{name}.lock"):
+    with locked(program.parent / f"{name}.lock"):
         if not program.exists():
             print(f"building {name} into {program.parent}", file=sys.stderr, flush=True)
             partial = program.parent / f".tmp-{uuid.uuid4().hex}"
@@ -66,7 +66,7 @@ def go() -> str:
     program = target / "go" / "bin" / "go"
     if not program.exists():
         target.parent.mkdir(parents=True, exist_ok=True)
-        with _locked(target.with_suffix(".lock")):
+        with locked(target.with_suffix(".lock")):
             if not program.exists():
                 partial = target.with_name(f".tmp-{uuid.uuid4().hex}")
                 _run(
@@ -97,7 +97,7 @@ def _run(command: list[str], *, folder: Path, environment: dict[str, str]) -> No
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
+def locked(path: Path) -> Iterator[None]:
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
