@@ -1,4 +1,4 @@
-"""`warpctl report`: where the report is, made now where it is missing."""
+"""`warpctl report`: where the report is, made now where it is missing; with --compare, several runs on one page."""
 
 from __future__ import annotations
 
@@ -6,15 +6,53 @@ from typing import Annotated
 
 import typer
 
-from warpctl.cli.options import RunArgument, StateDirOption
+from warpctl.cli.options import StateDirOption
+
+RunsArgument = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="RUN",
+        help="A spec file, or the name (or namespace/name) of a run of this machine; with --compare two or more.",
+    ),
+]
 
 
 def report(
-    run: RunArgument,
+    runs: RunsArgument,
     is_again: Annotated[bool, typer.Option("--again", help="Make it anew even if it is up to date.")] = False,
+    is_comparison: Annotated[
+        bool,
+        typer.Option("--compare", help="The fronts of several runs on one page, each further one minus the first."),
+    ] = False,
+    to: Annotated[
+        str,
+        typer.Option("--to", metavar="FILE", help="With --compare: where the page goes; default: A-vs-B.html, here."),
+    ] = "",
     state_dir: StateDirOption = "",
 ) -> None:
-    """Print where the report of a run is; make it first when evaluations have come that it does not show."""
+    """Print where the report of a run is; make it first when evaluations have come that it does not show.
+
+    With --compare: write a page with the fronts of the runs, their differences with intervals, and how their specs differ.
+    """
+    from warpctl.errors import UserError
+
+    if is_comparison:
+        from warpctl.cli.report_comparison import report_comparison
+
+        if is_again:
+            raise UserError("--again is not for --compare", hint="a comparison is made anew every time")
+        report_comparison(runs, to=to, state_dir=state_dir)
+        return
+    if len(runs) > 1:
+        raise UserError(f"one run at a time, got {len(runs)}", hint="--compare shows several on one page")
+    if to:
+        raise UserError(
+            "--to is for --compare", hint="the report of a run lies in its store; this command prints where"
+        )
+    _report_one(runs[0], state_dir, is_again=is_again)
+
+
+def _report_one(run: str, state_dir: str, *, is_again: bool) -> None:
     from warpctl.cli.front_text import front_text, report_place
     from warpctl.cli.report_making import make_report
     from warpctl.cli.run_reference import resolve

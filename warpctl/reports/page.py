@@ -10,7 +10,7 @@ import base64
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from warpctl.reports.comparison import MeasureComparison
@@ -95,7 +95,7 @@ def render_page(report: Report) -> str:
         controls=[name.partition(" ")[2] for name in series if name.startswith("control ")],
         versions=sorted(versions),
         spec=json.dumps(report.spec, indent=2, ensure_ascii=False),
-        island=data_island(document),
+        island=document,
     )
 
 
@@ -106,8 +106,8 @@ def _with_places(
     return [(i == best_row, point) for i, point in enumerate(document["points"]) if point["series"] == series]
 
 
-def render_template(name: str, **values: Any) -> str:
-    """A template with what all pages share: filters, colours, the script and its hash."""
+def render_template(name: str, *, island: Mapping[str, Any], **values: Any) -> str:
+    """A template with what all pages share: filters, colours, the script and its hash, and `island` as its data."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
 
@@ -121,6 +121,7 @@ def render_template(name: str, **values: Any) -> str:
     )
     environment.filters |= {
         "plus_minus": plus_minus,
+        "half_width": half_width,
         "bounds": bounds,
         "share": share,
         "measure_title": measure_title,
@@ -128,7 +129,7 @@ def render_template(name: str, **values: Any) -> str:
     }
     script = loader.get_source(environment, SCRIPT)[0]
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    trusted = {"script": script, "island": values.pop("island")}
+    trusted = {"script": script, "island": data_island(island)}
     return environment.get_template(name).render(
         variables=variables(),
         script_hash=digest,
@@ -147,6 +148,11 @@ def bounds(estimate: Estimate | None, digits: int = 2) -> str:
         f"{round(value, digits) + 0.0:.{digits}f}" for value in (estimate.mean, estimate.low, estimate.high)
     )
     return f"{mean} [{low}, {high}]"
+
+
+def half_width(estimate: Estimate | None) -> str:
+    """`1.83 +-0.04`, as in front.json's tables."""
+    return plus_minus(None if estimate is None else asdict(estimate))
 
 
 def mean_gap(line: MeasureComparison, kl_limits: tuple[float, float] | None) -> Estimate | None:

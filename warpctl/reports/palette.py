@@ -7,7 +7,7 @@ dark style reaches them.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 INK = "#1f2328"
 MUTED = "#6e7781"
@@ -69,8 +69,11 @@ def iteration_style(iteration: int) -> Style:
 def series_style(series: str) -> Style:
     """Style by the name that table.series_label gives: `SFT`, `iteration 2`, `control NoAnchor`; `run 2` of a comparison."""
     kind, _, name = series.partition(" ")
-    if kind in ("iteration", "run"):
+    if kind == "iteration":
         return iteration_style(int(name))
+    if kind == "run":  # no order among runs: neighbours far apart
+        hue = iteration_style(1 + 3 * (int(name) - 1) % len(_LIGHT))
+        return replace(hue, shape=iteration_style(int(name)).shape)
     if kind == "control":
         return _CONTROLS.get(name, _OTHER)
     return _SFT

@@ -21,7 +21,7 @@ FROZEN = {
     "run": ["--help", "--state-dir", "--yes", "SPEC"],
     "status": ["--exit-code", "--help", "--output", "--state-dir", "RUN"],
     "logs": ["--attempt", "--follow", "--help", "--previous", "--state-dir", "RUN", "STAGE"],
-    "report": ["--again", "--help", "--state-dir", "RUN"],
+    "report": ["--again", "--compare", "--help", "--state-dir", "--to", "RUN"],
     "export": ["--dtype", "--help", "--iteration", "--liti-rate", "--max-kl", "--push", "--state-dir", "--to", "RUN"],
     "gc": ["--dry-run", "--even-without-runs", "--help", "--min-age", "--output", "--yes", "STORAGE|SPEC"],
     "apply": [
