@@ -7,8 +7,16 @@ from pathlib import Path
 
 from tests.builders.evaluations import publish_evaluation, publish_merge, publish_rl, publish_sft
 from tests.builders.fronts import make_run
+from warpctl.reports.comparison_page import (
+    RunEvaluations,
+    SpecDifference,
+    compare_runs,
+    comparison_figures,
+    render_comparison,
+)
 from warpctl.reports.estimate import Evaluated
 from warpctl.reports.reading import read_evaluated
+from warpctl.reports.render import to_svg
 from warpctl.spec.stage_input import InputArtifact, ReportTask
 from warpctl.storage.artifact import Artifact
 from warpctl.storage.store import Store
@@ -45,6 +53,23 @@ def partly_judged(folder: Path) -> Path:
         for first, second in zip(judged, not_judged, strict=True)
     ]
     return _page(folder, mixed, iterations=2, members=2, num_layers=2)
+
+
+def two_runs(folder: Path) -> Path:
+    """Two runs beside each other; a field of the spec is hostile."""
+    runs = [
+        RunEvaluations(name, make_run(iterations=iterations), ())
+        for name, iterations in (("first-run", 1), ("second-run", 3))
+    ]
+    compared = compare_runs(runs, confidence_level=0.95, max_kl=50.0)
+    page = render_comparison(
+        compared,
+        figures=comparison_figures(compared, to_svg),
+        spec_differences=[SpecDifference("spec.models.sft.revision", "Outcome", [HOSTILE[:60], "main"])],
+    )
+    file = folder / PAGE_FILE
+    file.write_text(page, encoding="utf-8")
+    return file
 
 
 def _page(folder: Path, run: list[Evaluated], *, iterations: int, members: int, num_layers: int) -> Path:
