@@ -61,8 +61,8 @@ class StandInWorkers:
     stages: dict[str, str] = field(default_factory=dict)
     """Stage key -> stage id of the first start."""
     concurrent: list[str] = field(default_factory=list)
-    """Keys that had two workers at once: must stay empty."""
-    _live: dict[str, str] = field(default_factory=dict)
+    """Stages that had workers of two attempts at once: must stay empty."""
+    _live: dict[str, tuple[str, str]] = field(default_factory=dict)
     _stop: threading.Event = field(default_factory=threading.Event)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _threads: list[threading.Thread] = field(default_factory=list)
@@ -97,9 +97,10 @@ class StandInWorkers:
             if uid in self._live:
                 return
             told = told_to(after)
-            if told.key in self._live.values():
+            job = after["metadata"]["labels"][names.JOB_UID_LABEL]
+            if any(key == told.key and other != job for key, other in self._live.values()):
                 self.concurrent.append(told.stage_id)
-            self._live[uid] = told.key
+            self._live[uid] = (told.key, job)
             self.started[told.key] += 1
             self.stages.setdefault(told.key, told.stage_id)
             number = self.started[told.key]

@@ -51,8 +51,7 @@ def test_a_run_goes_to_its_end_with_one_job_a_stage(place: Place, workers: Stand
     assert set(stages.values()) == {1}
     assert {"rl/1/1", "rl/1/2", "merge/1", "rl/2/1", "rl/2/2", "merge/2", "report/final"} <= set(stages)
     assert set(workers.started.values()) == {1}
-    unending = [job["metadata"]["name"] for job in place.jobs() if "ttlSecondsAfterFinished" not in job["spec"]]
-    assert len(unending) <= 1  # the last one ended the run
+    place.wait(lambda: all("ttlSecondsAfterFinished" in job["spec"] for job in place.jobs()), "Jobs go by themselves")
     status = place.get()["status"]
     assert status["iterationText"] == "2/2"
     assert {each["type"] for each in status["conditions"]} == {
@@ -331,7 +330,6 @@ def test_a_stage_of_two_nodes_has_two_pods_that_find_each_other_by_name(place: P
     pods = place.api.list(PODS, place.namespace, labels=f"{names.JOB_NAME_LABEL}={name}").items
     assert {each["spec"]["subdomain"] for each in pods} == {name}
     assert {each["spec"]["hostname"] for each in pods} == {f"{name}-0", f"{name}-1"}
-    workers.concurrent.clear()  # two pods of one attempt are meant to be there
 
     place.api.delete(JOBS, place.namespace, name, propagation="Foreground")
     place.wait(lambda: place.api.get(SERVICES, place.namespace, name) is None, "the Service goes with its Job")
@@ -406,6 +404,35 @@ def test_a_store_that_is_gone_does_not_hold_a_deleted_run_for_ever(place: Place,
     place.patch({"metadata": {"annotations": {names.ABANDON: "true"}}})
 
     place.wait(lambda: place.api.get(WARPRUNS, place.namespace, "demo") is None, "it is let go")
+
+
+def test_a_run_that_moves_to_another_store_leaves_nothing_running_for_the_old_one(
+    place: Place, workers: StandInWorkers
+) -> None:
+    workers.decide = lambda told, number: None if told.storage == place.store and told.stage_id == "rl/1/1" else End()
+    place.controller()
+    place.create()
+    place.wait(lambda: "rl/1/1" in workers.stages.values(), "a member trains")
+
+    place.patch({"spec": {"storage": {"uri": f"{place.store}-2"}}})
+
+    place.wait_for("Succeeded")
+    place.wait(lambda: all(_is_over(job) for job in place.jobs()), "no Job of the old store goes on")
+
+
+def test_deleting_a_run_never_sweeps_a_store_that_it_may_not_use(place: Place, workers: StandInWorkers) -> None:
+    place.controller()
+    place.create(deletionPolicy="Delete")
+    place.wait_for("Succeeded")
+    assert place.controllers[0].stop() == 0
+    files = sorted(each for each in (place.folder / "store").rglob("*") if each.is_file())
+
+    place.config_body["tenancy"] = [{"storage": ["gs://ours"]}]
+    place.controller()
+    place.api.delete(WARPRUNS, place.namespace, "demo")
+
+    place.wait(lambda: place.api.get(WARPRUNS, place.namespace, "demo") is None, "it is gone")
+    assert sorted(each for each in (place.folder / "store").rglob("*") if each.is_file()) == files
 
 
 def test_a_name_of_63_characters_works(place: Place, workers: StandInWorkers) -> None:

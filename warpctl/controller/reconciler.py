@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from warpctl import names
 from warpctl.controller.deletion import delete_artifacts
 from warpctl.controller.events import EventRecorder
+from warpctl.controller.lease import NotLeaderError
 from warpctl.controller.status_update import (
     Facts,
     Transition,
@@ -30,6 +31,8 @@ from warpctl.executors.kubernetes import KubernetesExecutor
 from warpctl.kube.api import Api
 from warpctl.kube.errors import ClusterError
 from warpctl.kube.resources import JOBS, WARPRUNS
+from warpctl.plan.observed import AttemptState
+from warpctl.render.job import expiry
 from warpctl.render.tenancy import refusals
 from warpctl.reports.summary import load_front
 from warpctl.spec.cluster_status import Best
@@ -81,6 +84,7 @@ class Reconciler:
             return None
         if run_object.is_deleting:
             return self._delete(run_object)
+        self._let_jobs_expire(run_object)
         if _is_settled(run_object):
             return None
         try:
@@ -102,7 +106,7 @@ class Reconciler:
             after = unavailable_status(message, run_object.status, generation=run_object.generation, now=self.now())
             self._write(run_object, after)
             raise
-        except ClusterError:
+        except (ClusterError, NotLeaderError):
             raise
         except WarpctlError as error:
             text = f"{error.message} ({error.hint})" if error.hint else error.message
@@ -223,18 +227,38 @@ class Reconciler:
                     self.api.delete(JOBS, job.namespace, job.name, uid=job.uid, propagation="Foreground")
             if jobs:
                 return 15.0  # their going asks for a pass too
-            uri = run_object.body["spec"]["storage"]["uri"]
-            try:
-                swept = delete_artifacts(self.stores.open(uri), run_object.namespace, run_object.name, self.now())
-            except WarpctlError as error:
-                hint = f"annotate it with {names.ABANDON}=true to delete it without its artifacts"
-                self.events.send(run_object, Transition(True, "ArtifactsNotDeleted", f"{error.message} ({hint})"))
-                raise StoreUnavailableError(error.message, hint=hint) from error
-            said = f"{swept.num_files} files, {swept.num_bytes} bytes of {uri} are deleted"
-            self.events.send(run_object, Transition(False, "ArtifactsDeleted", said))
+            self._sweep(run_object)
         self._write_finalizers(run_object, is_wanted=False)
         self._driven.pop(run_object.uid, None)
         return None
+
+    def _sweep(self, run_object: WarpRunObject) -> None:
+        """Delete the artifacts of a run that is going, where it may be in that store at all."""
+        run = WarpRun.model_validate(run_object.body)
+        refused = refusals(run, self.config)
+        if refused:
+            self.events.send(run_object, Transition(True, "ArtifactsNotDeleted", f"not allowed: {refused[0]}"))
+            return
+        try:
+            store = self.stores.open(run.spec.storage.uri)
+            swept = delete_artifacts(store, run_object.namespace, run_object.name, self.now())
+        except WarpctlError as error:
+            hint = f"annotate it with {names.ABANDON}=true to delete it without its artifacts"
+            self.events.send(run_object, Transition(True, "ArtifactsNotDeleted", f"{error.message} ({hint})"))
+            raise StoreUnavailableError(error.message, hint=hint) from error
+        said = f"{swept.num_files} files, {swept.num_bytes} bytes of {store.root} are deleted"
+        self.events.send(run_object, Transition(False, "ArtifactsDeleted", said))
+
+    def _let_jobs_expire(self, run_object: WarpRunObject) -> None:
+        """Succeeded Jobs go some time after their end; a failed one stays: it is a fact that its run still counts."""
+        for job in self.cluster.all_jobs_of(run_object.uid):
+            if job.state is not AttemptState.COMPLETE or job.has_expiry or job.is_deleting:
+                continue
+            try:
+                self.cluster.accept_job(self.api.patch(JOBS, job.namespace, job.name, expiry(self.config)))
+            except ClusterError as error:
+                if not error.is_absent:
+                    raise
 
     def _forget_absent(self, key: RunKey) -> None:
         for uid, driven in list(self._driven.items()):

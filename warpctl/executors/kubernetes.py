@@ -17,7 +17,7 @@ from warpctl.kube.errors import ClusterError
 from warpctl.kube.resources import EVENTS, JOBS, SERVICES
 from warpctl.plan.actions import Start
 from warpctl.plan.observed import Attempt, AttemptState
-from warpctl.render.job import expiry, render_job
+from warpctl.render.job import render_job
 from warpctl.render.service import render_service
 from warpctl.spec.controller_config import ControllerConfig
 from warpctl.spec.status import Progress
@@ -33,6 +33,10 @@ class World(Protocol):
 
     def jobs_of(self, namespace: str, *, owner_uid: str, keys: frozenset[str], storage: str) -> list[JobFacts]:
         """Jobs of this owner, and Jobs of these stages of anybody in the namespace, all with this storage."""
+        ...
+
+    def all_jobs_of(self, owner_uid: str) -> list[JobFacts]:
+        """Jobs of this owner, whatever their storage."""
         ...
 
     def pods_of(self, job_uid: str) -> list[PodFacts]:
@@ -57,7 +61,7 @@ class KubernetesExecutor:
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
     shared_keys: set[str] = field(default_factory=set)
     """Stages that another run of the namespace has an attempt of."""
-    _tidied: set[str] = field(default_factory=set)
+    _served: set[str] = field(default_factory=set)
     _progress: dict[str, tuple[datetime, Progress | None]] = field(default_factory=dict)
     _refusals: dict[str, tuple[datetime, str]] = field(default_factory=dict)
 
@@ -93,20 +97,19 @@ class KubernetesExecutor:
         return True
 
     def tidy(self) -> None:
-        """What belongs to Jobs that are there: a Service where several pods must find each other, an end for those done.
+        """What belongs to Jobs that are there: a Service where several pods must find each other, none of another store.
 
         Apart from `start`, so that a controller which dies between the two leaves nothing half made.
         """
-        for job in self._jobs():
-            if job.owner_uid != self.uid or job.is_deleting or job.uid in self._tidied:
+        for job in self.world.all_jobs_of(self.uid):
+            if job.state is not AttemptState.ACTIVE or job.is_deleting:
                 continue
-            if job.state is AttemptState.ACTIVE and job.nodes > 1:
+            if job.storage != self.store.root:
+                # The spec names another store now: what this one would publish is wanted by nobody.
+                self._delete(job)
+            elif job.nodes > 1 and job.uid not in self._served:
                 self._create_service(job)
-            elif job.state is AttemptState.COMPLETE and not job.has_expiry:
-                # A failed one stays: it is a fact that its run still counts.
-                self._patch(job, expiry(self.config))
-            if job.state is not AttemptState.ACTIVE or job.nodes > 1:
-                self._tidied.add(job.uid)
+                self._served.add(job.uid)
 
     def _create_service(self, job: JobFacts) -> None:
         service = render_service(job.namespace, job_name=job.name, job_uid=job.uid, labels=job.labels)
@@ -114,13 +117,6 @@ class KubernetesExecutor:
             self.api.create(SERVICES, job.namespace, service)
         except ClusterError as error:
             if not error.is_conflict:
-                raise
-
-    def _patch(self, job: JobFacts, body: Object) -> None:
-        try:
-            self.api.patch(JOBS, job.namespace, job.name, body)
-        except ClusterError as error:
-            if not error.is_absent:
                 raise
 
     def stop(self, attempt: Attempt, reason: str) -> None:
