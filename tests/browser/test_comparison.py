@@ -31,7 +31,7 @@ def test_each_run_has_a_hue_and_a_marker_and_its_points_say_whose_they_are(open_
         "marks => marks.map((m) => [m.dataset.tip.split(',')[0], getComputedStyle(m).stroke, m.getAttribute('d')])"
     )
     looks = {(name.split("\n")[0], colour, path) for name, colour, path in found}
-    assert len(looks) == len({name for name, _, _ in looks}) == 3
+    assert len(looks) == len({colour for _, colour, _ in looks}) == len({path for _, _, path in looks}) == 3
     assert {name for name, _, _ in looks} == {"SFT", "first-run", "second-run"}
 
 

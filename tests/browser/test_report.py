@@ -176,15 +176,16 @@ def test_a_keyboard_walks_along_the_points_and_hides_series(open_page):
     assert [each for each in shown.evaluate_all("marks => marks.map(m => m.dataset.tip)") if "iteration 2" in each]
 
 
-def test_a_finger_finds_the_nearest_point(open_page):
+@pytest.mark.parametrize("point", ["SFT", "iteration 2, RL run 2"])
+def test_a_finger_finds_the_nearest_point_also_at_the_edges(open_page, point):
     page = open_page("partly_judged", "phone").page
-    mark = page.locator("figure .narrow [data-tip^='iteration 1, LITI 0.5']").first
+    mark = page.locator(f"figure .narrow [data-tip^='{point}']").first
     mark.scroll_into_view_if_needed()
     box = mark.bounding_box()
 
     page.touchscreen.tap(box["x"] + 2, box["y"] + 2)
 
-    assert page.locator(".tip").is_visible()
+    assert page.locator(".tip").inner_text().startswith(point)
     tip = page.locator(".tip").bounding_box()
     assert tip["x"] >= 0
     assert tip["x"] + tip["width"] <= 390

@@ -56,10 +56,10 @@ def write_run(place: Place, name: str, *, is_evaluated: bool = True, **changes: 
 
 @pytest.fixture
 def two(tmp_path: Path) -> Place:
-    """Runs `a` and `b` that differ in one field of their training."""
+    """Runs `a` and `b` that differ in two Outcome fields, and in a Placement field that stands between these."""
     place = Place(tmp_path)
     write_run(place, "a")
-    write_run(place, "b", training={"steps": [20]}, parallelism=2)
+    write_run(place, "b", training={"steps": [20], "microBatchSize": 2}, merge={"litiRate": "0.5"})
     return place
 
 
@@ -76,8 +76,8 @@ def test_two_runs_become_one_page_with_their_differences(two: Place, warpctl) ->
     assert said.out.splitlines()[-1] == f"report: {page}"
     html = page.read_text()
     assert html.count('role="img"') == 4
-    outcome, live = html.index("spec.training.steps"), html.index("spec.parallelism")
-    assert outcome < live
+    places = [html.index(f"spec.{path}<") for path in ("training.steps", "merge.litiRate", "training.microBatchSize")]
+    assert places == sorted(places)
     assert '[10]</code></td><td class="text"><code>[20]' in html
 
 

@@ -17,6 +17,7 @@ def test_iterations_meet_the_one_before_and_the_last_one_meets_every_control(eva
         ("control ComputeMatched", "iteration 3"),
         ("control NoAnchor", "iteration 3"),
     ]
+    assert [each.comparison.iterations for each in found] == [(1, 2), (2, 3), (1, 3), (1, 3)]
     assert all(each.comparison.is_paired and each.comparison.notes == () for each in found)
 
 
