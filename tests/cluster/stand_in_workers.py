@@ -98,9 +98,11 @@ class StandInWorkers:
                 return
             told = told_to(after)
             job = after["metadata"]["labels"][names.JOB_UID_LABEL]
-            if any(key == told.key and other != job for key, other in self._live.values()):
+            # One stage in two stores is two computations.
+            place = f"{told.storage}/{told.key}"
+            if any(other_place == place and other != job for other_place, other in self._live.values()):
                 self.concurrent.append(told.stage_id)
-            self._live[uid] = (told.key, job)
+            self._live[uid] = (place, job)
             self.started[told.key] += 1
             self.stages.setdefault(told.key, told.stage_id)
             number = self.started[told.key]
