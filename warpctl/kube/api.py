@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 import time
@@ -215,7 +216,9 @@ class Api:
         """Wake whoever reads a watch."""
         with self._lock:
             for response in self._open:
-                response.shutdown()
+                # Its reader may be closing it at this very moment: then it needs no waking.
+                with contextlib.suppress(OSError, ValueError, RuntimeError):
+                    response.shutdown()
 
     def _ask(self, request: _Request) -> bytes:
         def again(error: Exception) -> bool | float:
