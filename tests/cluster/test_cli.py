@@ -150,6 +150,7 @@ def test_retry_pardons_what_failed_by_the_clock_of_the_server(place: Place, work
     )
 
     place.wait_for("Succeeded")
+    assert place.jobs_by_stage()["rl/1/1"] == 2
 
 
 def test_artifacts_are_not_deleted_without_a_yes(place: Place) -> None:

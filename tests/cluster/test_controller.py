@@ -195,6 +195,7 @@ def test_out_of_memory_is_said_and_tried_again(place: Place, workers: StandInWor
         "the status says so",
     )
     place.wait_for("Succeeded")
+    assert place.jobs_by_stage()["rl/1/1"] == 2
 
 
 def test_a_pod_that_cannot_be_scheduled_says_why(place: Place, workers: StandInWorkers) -> None:
@@ -221,6 +222,8 @@ def test_a_quota_that_is_used_up_says_so(place: Place, workers: StandInWorkers) 
     place.create()
 
     place.wait(lambda: "exceeded quota" in place.condition("Ready").get("message", ""), "the quota is named", 60)
+    assert place.api.list(PODS, place.namespace).items == []
+    assert place.condition("Stalled")["status"] == "False"
 
 
 def test_suspend_stops_the_workers_and_resume_goes_on(place: Place, workers: StandInWorkers) -> None:
@@ -316,6 +319,7 @@ def test_a_spec_that_is_edited_twice_within_a_second_ends_as_the_last_one_says(
 
     place.wait_for("Succeeded")
     place.wait(lambda: place.get()["status"]["iterationText"] == "1/1", "one iteration")
+    assert place.get()["status"]["observedGeneration"] == 3
 
 
 def test_a_stage_of_two_nodes_has_two_pods_that_find_each_other_by_name(place: Place, workers: StandInWorkers) -> None:
@@ -418,6 +422,8 @@ def test_a_run_that_moves_to_another_store_leaves_nothing_running_for_the_old_on
 
     place.wait_for("Succeeded")
     place.wait(lambda: all(_is_over(job) for job in place.jobs()), "no Job of the old store goes on")
+    assert not list((place.folder / "store" / "stages" / "merge").glob("*/committed.json"))
+    assert len(list((place.folder / "store-2" / "stages" / "merge").glob("*/committed.json"))) == 2
 
 
 def test_deleting_a_run_never_sweeps_a_store_that_it_may_not_use(place: Place, workers: StandInWorkers) -> None:
@@ -441,6 +447,7 @@ def test_a_name_of_63_characters_works(place: Place, workers: StandInWorkers) ->
     place.create(name)
 
     place.wait_for("Succeeded", name)
+    assert {job["metadata"]["labels"][names.RUN] for job in place.jobs()} == {name}
 
 
 def test_a_restarted_apiserver_and_a_paused_etcd_are_outlived(
