@@ -169,7 +169,7 @@ class Api:
             self._open.add(response)
         try:
             for line in _lines(response, request.what):
-                event = json.loads(line)
+                event = _event(line, request.what)
                 if event["type"] == "ERROR":
                     status = event["object"]
                     raise refusal(int(status.get("code", 500)), json.dumps(status).encode(), None, request.what)
@@ -286,6 +286,15 @@ def _lines(response: urllib3.BaseHTTPResponse, what: str) -> Iterator[bytes]:
         raise ClusterUnavailableError(f"cannot {what}: the connection broke ({_cause(error)})") from error
     if rest:
         yield rest
+
+
+def _event(line: bytes, what: str) -> Object:
+    """One event of a watch. A TLS stream that `close` shuts under its reader may end in bytes that were never a line."""
+    try:
+        event: Object = json.loads(line)
+    except ValueError as error:
+        raise ClusterUnavailableError(f"cannot {what}: the connection broke in the middle of an event") from error
+    return event
 
 
 def _cause(error: Exception) -> str:
