@@ -75,6 +75,7 @@ class Controller:
     leadership: Leadership = field(init=False)
     reconciler: Reconciler = field(init=False)
     _has_lost: bool = False
+    _has_died: bool = False
     _leads: threading.Event = field(default_factory=threading.Event)
 
     def __post_init__(self) -> None:
@@ -103,12 +104,13 @@ class Controller:
         self.reconciler = Reconciler(self.api, self.cluster, SharedStores(), self.config, events)
 
     def run(self) -> bool:
-        """Work until `stop` is set or the lease is lost; True when it left by itself."""
+        """Work until `stop` is set or the lease is lost; True when it was asked to leave."""
         watchers = [self._thread(each.run, each.resource.plural, self.stop) for each in self.cluster.reflectors()]
         election = self._thread(self.leadership.run, "lease", self.stop)
         workers = [self._thread(self._work, f"worker-{i}") for i in range(self.config.workers)]
         self.stop.wait()
-        self.log.info("leaving", reason="lease lost" if self._has_lost else "asked to stop")
+        reason = "lease lost" if self._has_lost else "a thread died" if self._has_died else "asked to stop"
+        self.log.info("leaving", reason=reason)
         self.queue.shut()
         until = time.monotonic() + LEAVE_SECONDS
         for worker in workers:
@@ -116,7 +118,7 @@ class Controller:
         self.api.close()
         for thread in (*watchers, election):
             thread.join(max(0.1, until - time.monotonic()))
-        return not self._has_lost
+        return not (self._has_lost or self._has_died)
 
     def is_ready(self) -> tuple[bool, bytes]:
         """Whether the lists are complete."""
@@ -205,6 +207,15 @@ class Controller:
         self.log.info("watch", what=why)
 
     def _thread(self, target: Callable[..., None], name: str, *args: object) -> threading.Thread:
-        thread = threading.Thread(target=target, args=args, name=name, daemon=True)
+        def guarded() -> None:
+            try:
+                target(*args)
+            except BaseException:
+                # A controller that has gone blind or deaf on one ear is worse than none: the next process sees all.
+                self.log.exception("thread died", thread=name)
+                self._has_died = True
+                self.stop.set()
+
+        thread = threading.Thread(target=guarded, name=name, daemon=True)
         thread.start()
         return thread
