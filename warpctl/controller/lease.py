@@ -39,6 +39,9 @@ class Leadership:
     renew_within_seconds: float = 10.0
     retry_seconds: float = 2.0
     clock: Callable[[], float] = time.monotonic
+    on_trouble: Callable[[str], None] | None = None
+    """Told why the Lease could not be asked for, once for each reason in a row."""
+    _trouble: str = ""
     _renewed_at: float | None = None
     _seen: tuple[str, str] | None = None
     """(holder, resource version) of the Lease when it last changed, and since when."""
@@ -91,8 +94,16 @@ class Leadership:
         except ClusterError as error:
             if error.is_conflict:  # another candidate was faster
                 self._renewed_at = None
+            else:
+                self._say(error.message)
             return  # no answer: what was renewed before still counts, for its time
+        self._trouble = ""
         self._renewed_at = asked
+
+    def _say(self, trouble: str) -> None:
+        if trouble != self._trouble and self.on_trouble is not None:
+            self.on_trouble(trouble)
+        self._trouble = trouble
 
     def _is_free(self, lease: Object, now: float) -> bool:
         holder = lease["spec"].get("holderIdentity") or ""

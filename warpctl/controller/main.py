@@ -91,6 +91,7 @@ class Controller:
             self.options.lease_seconds,
             self.options.renew_within_seconds,
             self.options.retry_seconds,
+            on_trouble=lambda why: self.log.warning("lease", error=why),
         )
         self.api.may_write = self.leadership.require
         self.cluster = Cluster(
