@@ -80,7 +80,9 @@ class Controller:
 
     def __post_init__(self) -> None:
         self.api.on_answer = self.metrics.on_answer
-        election = replace(self.api, _open=set(), _lock=threading.Lock())
+        # A dead connection must not cost the lead: there is time for a second try on a new one.
+        patience = self.options.renew_within_seconds / 2
+        election = replace(self.api, patience_seconds=patience, _open=set(), _lock=threading.Lock())
         self.leadership = Leadership(
             election,
             self.options.lease_namespace,

@@ -69,6 +69,8 @@ class Api:
     """Asked before every write; a controller that has lost its lease raises here."""
     on_answer: Callable[[str, str, int, float], None] | None = None
     """Told of every answer: method, path, HTTP status, seconds."""
+    patience_seconds: float = READ_SECONDS
+    """How long one answer may take, and a request with all of its repetitions go on."""
     _open: set[urllib3.BaseHTTPResponse] = field(default_factory=set)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -174,6 +176,9 @@ class Api:
                     status = event["object"]
                     raise refusal(int(status.get("code", 500)), json.dumps(status).encode(), None, request.what)
                 yield event["type"], event["object"]
+        except ClusterUnavailableError:
+            self._distrust_idle_connections()
+            raise
         finally:
             with self._lock:
                 self._open.discard(response)
@@ -209,7 +214,7 @@ class Api:
 
     def server_time(self) -> datetime:
         """What the server's clock says, to a second."""
-        response = self._send(_Request("GET", "/version", "ask for the time"), READ_SECONDS, stream=False)
+        response = self._send(_Request("GET", "/version", "ask for the time"), self.patience_seconds, stream=False)
         return parsedate_to_datetime(response.headers["Date"]).astimezone(UTC)
 
     def close(self) -> None:
@@ -229,9 +234,10 @@ class Api:
                 return False
             return min(error.retry_after, LONGEST_PAUSE_SECONDS) if error.retry_after is not None else True
 
-        for attempt in stamina.retry_context(on=again, attempts=4, wait_initial=0.2, wait_max=5.0, timeout=30.0):
+        patience = self.patience_seconds
+        for attempt in stamina.retry_context(on=again, attempts=4, wait_initial=0.2, wait_max=5.0, timeout=patience):
             with attempt:
-                return self._send(request, READ_SECONDS, stream=False).data
+                return self._send(request, patience, stream=False).data
         raise AssertionError("a retry context ends in a value or an exception")
 
     def _send(self, request: _Request, read_seconds: float | None, *, stream: bool) -> urllib3.BaseHTTPResponse:
@@ -255,6 +261,7 @@ class Api:
             )
         except (urllib3.exceptions.HTTPError, OSError) as error:
             self._told(request, 0, began)
+            self._distrust_idle_connections()
             raise ClusterUnavailableError(
                 f"cannot {request.what}: no answer from {host} ({_cause(error)})",
                 hint="is the cluster running, and does the kubeconfig name it?",
@@ -264,6 +271,10 @@ class Api:
             data = response.read() if stream else response.data
             raise refusal(response.status, data, response.headers.get("Retry-After"), request.what)
         return response
+
+    def _distrust_idle_connections(self) -> None:
+        """Idle ones went the same way as the one that broke: each that is dead too would cost a request its patience."""
+        self.client.rest_client.pool_manager.clear()
 
     def _told(self, request: _Request, code: int, began: float) -> None:
         if self.on_answer is not None:

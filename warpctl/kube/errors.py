@@ -37,6 +37,11 @@ class ClusterError(WarpctlError):
         return self.code == HTTPStatus.CONFLICT
 
     @property
+    def is_taken(self) -> bool:
+        """An object with this name is there. Other conflicts of a create are none of the object: a quota that was just counted."""
+        return self.is_conflict and self.reason == "AlreadyExists"
+
+    @property
     def is_expired(self) -> bool:
         """The resource version or continue token is too old: list again."""
         return self.code == HTTPStatus.GONE

@@ -72,6 +72,7 @@ class Reflector(Generic[T]):
         """List and watch until `stop` is set."""
         version, failures = "", 0
         while not stop.is_set():
+            began = time.monotonic()
             try:
                 if not version:
                     version = self._list()
@@ -85,7 +86,8 @@ class Reflector(Generic[T]):
                     self._say(f"expired: {error.message}")
                     continue
                 version = self._newest if self.is_synced.is_set() else ""
-                failures += 1
+                # What worked for a while is no failure in a row: connections are cut by idle timeouts for ever.
+                failures = 1 if time.monotonic() - began > BACKOFF_MAX_SECONDS else failures + 1
                 self._say(error.message)
                 longest = min(BACKOFF_FIRST_SECONDS * 2 ** min(failures - 1, 10), BACKOFF_MAX_SECONDS)
                 stop.wait(random.uniform(longest / 2, longest))  # noqa: S311  # jitter, no secret
