@@ -15,11 +15,15 @@ from pathlib import Path
 import kubernetes
 import pytest
 
+from tests.cluster.controllers import Place
+from tests.cluster.crd import install_crd
 from tests.cluster.harness import prerequisites
 from tests.cluster.harness.control_plane import ApiCluster
 from tests.cluster.harness.given import GivenCluster
 from tests.cluster.harness.namespaces import create_namespace, delete_namespace
 from tests.cluster.harness.node import NodeCluster
+from tests.cluster.stand_in_workers import StandInWorkers
+from warpctl.kube.api import Api
 
 GIVEN = "WARPCTL_TEST_KUBECONFIG"
 
@@ -67,3 +71,25 @@ def namespace(request: pytest.FixtureRequest) -> Iterator[str]:
     create_namespace(core, name)
     yield name
     delete_namespace(core, name)
+
+
+@pytest.fixture(scope="session")
+def installed(api_cluster: ApiCluster | GivenCluster) -> None:
+    """The CRD, once a cluster."""
+    install_crd(api_cluster)
+
+
+@pytest.fixture
+def place(api_cluster: ApiCluster | GivenCluster, installed: None, namespace: str, tmp_path: Path) -> Iterator[Place]:
+    """A namespace, a store and controllers that end with the test."""
+    made = Place(Api(api_cluster.client()), api_cluster.kubeconfig, namespace, tmp_path)
+    yield made
+    made.end()
+
+
+@pytest.fixture
+def workers(api_cluster: ApiCluster | GivenCluster, place: Place) -> Iterator[StandInWorkers]:
+    """What the pods of `place` do; never two attempts of one stage at once."""
+    with StandInWorkers(Api(api_cluster.client()), place.namespace) as stand_ins:
+        yield stand_ins
+        assert stand_ins.concurrent == []

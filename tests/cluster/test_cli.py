@@ -6,34 +6,17 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.cluster.controllers import Place
-from tests.cluster.crd import install_crd
 from tests.cluster.stand_in_workers import End, StandInWorkers
 from warpctl import names
-from warpctl.kube.api import Api
 from warpctl.kube.resources import DEFINITIONS, WARPRUNS
 from warpctl.spec.stage_input import StageInput
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(240)]
-
-
-@pytest.fixture
-def place(api_cluster, namespace: str, tmp_path: Path) -> Iterator[Place]:
-    install_crd(api_cluster)
-    made = Place(Api(api_cluster.client()), api_cluster.kubeconfig, namespace, tmp_path)
-    yield made
-    made.end()
-
-
-@pytest.fixture
-def workers(api_cluster, place: Place) -> Iterator[StandInWorkers]:
-    with StandInWorkers(Api(api_cluster.client()), place.namespace) as stand_ins:
-        yield stand_ins
 
 
 class Said:

@@ -5,40 +5,16 @@ from __future__ import annotations
 import random
 import signal
 import time
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from tests.cluster.controllers import Place
-from tests.cluster.crd import install_crd
 from tests.cluster.stand_in_workers import End, StandInWorkers
 from warpctl import names
-from warpctl.kube.api import Api
 from warpctl.kube.resources import EVENTS, JOBS, LEASES, PODS, SERVICES, WARPRUNS
 from warpctl.spec.stage_input import StageInput
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(240)]
-
-
-@pytest.fixture(scope="module")
-def installed(api_cluster) -> None:
-    """The CRD, once a cluster."""
-    install_crd(api_cluster)
-
-
-@pytest.fixture
-def place(api_cluster, installed, namespace: str, tmp_path: Path) -> Iterator[Place]:
-    made = Place(Api(api_cluster.client()), api_cluster.kubeconfig, namespace, tmp_path)
-    yield made
-    made.end()
-
-
-@pytest.fixture
-def workers(api_cluster, place: Place) -> Iterator[StandInWorkers]:
-    with StandInWorkers(Api(api_cluster.client()), place.namespace) as stand_ins:
-        yield stand_ins
-        assert stand_ins.concurrent == []
 
 
 def test_a_run_goes_to_its_end_with_one_job_a_stage(place: Place, workers: StandInWorkers) -> None:
