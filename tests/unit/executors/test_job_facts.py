@@ -96,7 +96,7 @@ def test_a_container_that_was_killed_for_memory_is_told_how_to_get_more() -> Non
     assert found.failure is FailureClass.INFRASTRUCTURE
     assert found.exit_code == 137
     assert "out of memory" in found.message
-    assert "raise spec.compute" in found.message
+    assert "raise spec.compute.rl.memory or lower the batch" in found.message
 
 
 def test_a_failed_worker_is_quoted_with_its_last_words() -> None:
