@@ -1,0 +1,240 @@
+"""A whole WarpRun on a real Kubernetes: installed from manifests/, started by kubectl, real pods, real object store.
+
+One run is disturbed as a cluster of spot nodes disturbs it, and still publishes, bit by bit, what `warpctl run` on this machine does.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.builders.small_run import SmallRun, make_small_laboratory, small_spec
+from tests.builders.starts import UID, starts
+from tests.cluster.harness.node import BUCKET, NodeCluster
+from tests.cluster.installation import SYSTEM, Installation
+from warpctl import names
+from warpctl.render.job import render_job
+from warpctl.render.service import render_service
+from warpctl.spec.controller_config import ControllerConfig
+from warpctl.spec.warp_run import WarpRun
+from warpctl.storage.store import Store
+
+pytestmark = [pytest.mark.node, pytest.mark.timeout(1200)]
+
+STORE = f"gs://{BUCKET}/runs"
+LABORATORY = f"gs://{BUCKET}/laboratory"
+CHANGES = {
+    "iterations": 2,
+    "training": {
+        # Long enough to be caught in the middle: some seconds.
+        "steps": [150, 6],
+        "batchSize": 4,
+        "emaRate": "0.05",
+        "optimizer": {"learningRate": "1e-3", "warmupSteps": 2},
+        "sampling": {"maxNewTokens": 16},
+        "resumeState": {"everySteps": 10},
+        "evaluation": {"everySteps": 50, "numPrompts": 4},
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def installation(node_cluster: NodeCluster, tmp_path_factory: pytest.TempPathFactory) -> Installation:
+    config = {
+        "images": {"slim": node_cluster.slim_image(), "worker": node_cluster.worker_image()},
+        "defaults": {
+            "cpu": "100m",
+            "memory": "2Gi",
+            "sharedMemory": "64Mi",
+            "environment": {"STORAGE_EMULATOR_HOST": node_cluster.storage_endpoint},
+        },
+        "tenancy": [{"storage": [f"gs://{BUCKET}/"]}],
+        "progressSeconds": 1,
+    }
+    made = Installation(node_cluster, tmp_path_factory.mktemp("installation"), config)
+    made.apply()
+    return made
+
+
+@pytest.fixture(scope="module")
+def laboratory(node_cluster: NodeCluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The small laboratory, here and in the object store."""
+    folder = make_small_laboratory(tmp_path_factory.mktemp("laboratory") / "tiny")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("STORAGE_EMULATOR_HOST", node_cluster.storage_endpoint)
+        store = Store.open(LABORATORY)
+        for path in folder.rglob("*"):
+            if path.is_file():
+                store.write(str(path.relative_to(folder)), path.read_bytes())
+        yield folder
+
+
+def cluster_spec(store: str = STORE, **changes: Any) -> str:
+    """The small spec with everything in the object store."""
+    return json.dumps(small_spec(Path("/nowhere"), store, **changes)).replace("/nowhere", LABORATORY)
+
+
+def contents(uri: str) -> dict[str, str]:
+    """Content digest of every committed stage but reports, by kind and key."""
+    store = Store.open(uri)
+    markers = [file.path for file in store.list("stages") if file.path.endswith("/committed.json")]
+    found = (json.loads(store.read(path)) for path in markers)
+    return {f"{each['kind']}/{each['key']}": each["contentDigest"] for each in found if each["kind"] != "report"}
+
+
+def warp_run(cluster: NodeCluster, namespace: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(cluster.kubectl("get", "warprun", "small", "-n", namespace, "-o", "json"))
+    return found
+
+
+def condition(run: dict[str, Any], kind: str) -> dict[str, Any]:
+    conditions = run.get("status", {}).get("conditions", ())
+    return next((each for each in conditions if each["type"] == kind), {})
+
+
+def is_true(cluster: NodeCluster, namespace: str, kind: str) -> bool:
+    return condition(warp_run(cluster, namespace), kind).get("status") == "True"
+
+
+def pods_of(cluster: NodeCluster, namespace: str, kind: str) -> list[dict[str, Any]]:
+    labels = f"{names.KIND}={kind}"
+    found: list[dict[str, Any]] = json.loads(
+        cluster.kubectl("get", "pods", "-n", namespace, "-l", labels, "-o", "json")
+    )["items"]
+    return found
+
+
+def evict(cluster: NodeCluster, namespace: str, pod: str) -> None:
+    """As `kubectl drain` does: the pod gets the condition DisruptionTarget, and SIGTERM."""
+    body = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": pod, "namespace": namespace}}
+    path = f"/api/v1/namespaces/{namespace}/pods/{pod}/eviction"
+    cluster.kubectl("create", "--raw", path, "-f", "-", stdin=json.dumps(body))
+
+
+def test_a_run_that_is_disturbed_publishes_what_one_machine_publishes(
+    node_cluster: NodeCluster,
+    installation: Installation,
+    laboratory: Path,
+    namespace: str,
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
+) -> None:
+    alone = SmallRun(tmp_path / "alone", laboratory, changes=CHANGES)
+    local = alone.start()
+    request.addfinalizer(lambda: (local.kill(), local.wait()))
+    node_cluster.kubectl("apply", "-f", "-", "-n", namespace, stdin=cluster_spec(**CHANGES))
+    store = Store.open(STORE)
+
+    # In the middle of training a spot node goes, and the controller's node too.
+    def states() -> set[str]:
+        files = [file.path for file in store.list("stages/rl") if file.path.endswith("/committed.json")]
+        return {path.split("/")[2] for path in files if "/resume/" in path}
+
+    installation.wait(states, "a member has a resume state", 400)
+    key = min(states())
+    victim = next(each for each in pods_of(node_cluster, namespace, "rl") if key in json.dumps(each["spec"]))
+    evict(node_cluster, namespace, victim["metadata"]["name"])
+    node_cluster.kubectl("delete", "pod", "-n", SYSTEM, "--all", "--grace-period=0", "--force")
+
+    installation.wait(lambda: is_true(node_cluster, namespace, "Succeeded"), "Succeeded", 600)
+    assert local.wait(600) == 0, alone.log()
+
+    here, there = contents(STORE), alone.digests()
+    assert {key: value for key, value in here.items() if not key.startswith("import/")} == {
+        key: value for key, value in there.items() if not key.startswith("import/")
+    }
+    # An import's key has its address, which differs; what was imported does not.
+    assert sorted(here.values()) == sorted(there.values())
+
+    jobs = json.loads(node_cluster.kubectl("get", "jobs", "-n", namespace, "-o", "json"))["items"]
+    attempts = Counter(each["metadata"]["annotations"][names.STAGE_KEY] for each in jobs)
+    assert {stage for stage, count in attempts.items() if count > 1} == {key}
+    assert attempts[key] == 2
+    second = next(each["metadata"]["name"] for each in jobs if each["metadata"]["name"].endswith("-a2"))
+    said = node_cluster.kubectl("logs", f"job/{second}", "-n", namespace)
+    assert re.search(r" resumed .* step=\d+$", said, re.MULTILINE), said
+    status = warp_run(node_cluster, namespace)["status"]
+    assert (status["retries"], status["stagesText"], status["iterationText"]) == (1, "12/12", "2/2")
+    _, row = node_cluster.kubectl("get", "warpruns", "-n", namespace).splitlines()
+    assert row.split()[:4] == ["small", "Succeeded", "2/2", "12/12"]
+    assert status["best"]["kl"] in row
+
+
+SUM = """
+import torch, torch.distributed as group
+group.init_process_group("gloo")
+value = torch.tensor([group.get_rank() + 1.0])
+group.all_reduce(value)
+print(f"rank {group.get_rank()} of {group.get_world_size()}: {value.item()}", flush=True)
+group.destroy_process_group()
+"""
+
+
+def test_two_pods_of_a_rendered_stage_meet_by_torchrun(
+    node_cluster: NodeCluster, installation: Installation, namespace: str
+) -> None:
+    """PET_* and the headless Service of a stage with two nodes are what torchrun needs: it computes a sum over both pods."""
+    spec = json.loads(cluster_spec(compute={"rl": {"nodes": 2, "cpu": "100m", "memory": "2Gi"}}))
+    run = WarpRun.model_validate(spec | {"metadata": {"name": "small", "namespace": namespace}})
+    start = starts(run)["rl/1/1"]
+    config = ControllerConfig.model_validate(installation.config)
+    job = render_job(run, start, storage=STORE, uid=UID, config=config)
+    del job["metadata"]["ownerReferences"]
+    container = job["spec"]["template"]["spec"]["containers"][0]
+    container["command"] = ["torchrun", "--no-python", "python", "-P", "-c", SUM]
+    service = render_service(namespace, job_name=job["metadata"]["name"], job_uid=UID, labels={})
+    del service["metadata"]["ownerReferences"]
+    for each in (service, job):
+        node_cluster.kubectl("create", "-n", namespace, "-f", "-", stdin=json.dumps(each))
+
+    installation.wait(
+        lambda: any(
+            pod["status"]["phase"] in ("Succeeded", "Failed") for pod in pods_of(node_cluster, namespace, "rl")
+        ),
+        "the sum",
+        300,
+    )
+
+    name = job["metadata"]["name"]
+    node_cluster.kubectl("wait", "--for=condition=Complete", f"job/{name}", "-n", namespace, "--timeout=60s")
+    said = node_cluster.kubectl("logs", "-n", namespace, "-l", f"{names.JOB_NAME_LABEL}={name}", "--tail=20")
+    assert sorted(line for line in said.splitlines() if line.startswith("rank")) == [
+        "rank 0 of 2: 3.0",
+        "rank 1 of 2: 3.0",
+    ]
+
+
+def test_an_import_that_needs_more_memory_than_it_has_says_so(
+    node_cluster: NodeCluster, installation: Installation, laboratory: Path, namespace: str
+) -> None:
+    small = {"import": {"memory": "24Mi", "cpu": "100m"}}
+    text = cluster_spec(f"gs://{BUCKET}/hungry", compute=small, retry={"backoffSeconds": 0, "infrastructureLimit": 1})
+    node_cluster.kubectl("apply", "-f", "-", "-n", namespace, stdin=text)
+
+    installation.wait(lambda: is_true(node_cluster, namespace, "Stalled"), "Stalled", 180)
+
+    message = condition(warp_run(node_cluster, namespace), "Stalled")["message"]
+    assert "out of memory: its container was killed (raise spec.compute.import.memory)" in message
+
+
+def test_an_image_that_is_not_there_is_named_within_a_minute(
+    node_cluster: NodeCluster, installation: Installation, laboratory: Path, namespace: str
+) -> None:
+    absent = f"{installation.config['images']['slim'].rpartition(':')[0]}:absent"
+    config = {**installation.config, "tenancy": [{"storage": [f"gs://{BUCKET}/"], "images": [absent]}]}
+    allowing = Installation(node_cluster, installation.folder, config)
+    allowing.apply()
+    text = cluster_spec(f"gs://{BUCKET}/imageless", compute={"import": {"podTemplate": {"image": absent}}})
+    node_cluster.kubectl("apply", "-f", "-", "-n", namespace, stdin=text)
+
+    def said() -> str:
+        return str(condition(warp_run(node_cluster, namespace), "Ready").get("message", ""))
+
+    installation.wait(lambda: "absent" in said(), "the image is named", 60)
+    assert condition(warp_run(node_cluster, namespace), "Ready")["reason"] == "Waiting"
