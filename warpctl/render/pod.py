@@ -9,7 +9,7 @@ from warpctl import names
 from warpctl.plan.actions import Start
 from warpctl.render.failure_policy import CONTAINER
 from warpctl.spec.compute import StageCompute, num_cores
-from warpctl.spec.controller_config import ControllerConfig, Defaults
+from warpctl.spec.controller_config import FROM_IMAGE, ControllerConfig, Defaults
 from warpctl.spec.quantity import amount
 from warpctl.spec.stage_input import ENVIRONMENT_VARIABLE, StageKind
 
@@ -22,8 +22,6 @@ MODULES = {
     StageKind.EVALUATE: "warpctl.workers.evaluate",
     StageKind.REPORT: "warpctl.workers.report",
 }
-USER: Final = 10001
-"""Of both images."""
 PORT: Final = 29500
 """torchrun's own default."""
 MAX_GRACE_SECONDS: Final = 86_400
@@ -50,9 +48,7 @@ def pod_spec(
         "enableServiceLinks": False,
         "securityContext": {
             "runAsNonRoot": True,
-            "runAsUser": USER,
-            "runAsGroup": USER,
-            "fsGroup": USER,
+            **_user(defaults),
             "seccompProfile": {"type": "RuntimeDefault"},
         },
         "containers": [_container(start, compute, told, job_name, config)],
@@ -77,6 +73,12 @@ def pod_spec(
         "subdomain": names.service(job_name) if compute.nodes > 1 else "",
     }
     return spec | {name: value for name, value in optional.items() if value}
+
+
+def _user(defaults: Defaults) -> dict[str, Any]:
+    """Who the processes are. A platform that assigns users of its own (OpenShift) refuses a pod that names another."""
+    user = defaults.run_as_user
+    return {} if user == FROM_IMAGE else {"runAsUser": user, "runAsGroup": user, "fsGroup": user}
 
 
 def _container(

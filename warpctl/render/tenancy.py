@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from warpctl.spec.controller_config import ControllerConfig, Tenancy
-from warpctl.spec.models import CheckpointReward, SourceSplit
+from warpctl.spec.models import CheckpointReward, HttpReward, SourceSplit
 from warpctl.spec.pod import PodTemplate
 from warpctl.spec.stage_input import StageKind
 from warpctl.spec.tracking import TrackerType
@@ -15,6 +15,7 @@ from warpctl.spec.warp_run import WarpRun
 
 PUBLIC: Final = ("hf://", "https://")
 """Sources that no identity of this cluster opens: what an import reads there, it reads with the run's own token."""
+ANY: Final = "*"
 _HINT: Final = "an administrator allows more in the tenancy of the controller's configuration (docs/operations.md)"
 _LAPTOP_HINT: Final = "pods do not see it: copy it to gs:// or s3://, or import it from hf:// or https://"
 
@@ -35,7 +36,7 @@ class Refusal:
 def refusals(run: WarpRun, config: ControllerConfig) -> tuple[Refusal, ...]:
     """Everything in `run` that the controller's configuration does not allow in its namespace."""
     tenancy = config.tenancy_of(run.metadata.namespace)
-    found = [*_places(run, tenancy)]
+    found = [*_places(run, tenancy), *_endpoints(run, tenancy)]
     for kind in StageKind:
         found += _pod(f"spec.compute.{kind}.podTemplate", run.spec.compute.of(kind).pod_template, tenancy, config)
     return tuple(found)
@@ -58,6 +59,13 @@ def is_below(uri: str, prefix: str) -> bool:
     """
     place, clean = (text.removeprefix("file://").rstrip("/") for text in (uri, prefix))
     return ".." not in place.split("/") and (place == clean or place.startswith(f"{clean}/"))
+
+
+def is_url_below(url: str, prefix: str) -> bool:
+    """Whether a request to `url` goes to `prefix` or below it; no escape and no query leads out of it."""
+    path = url.partition("?")[0].partition("#")[0]
+    is_plain = not any(trick in path.lower() for trick in ("%2e", "%2f", "%5c", "\\"))
+    return is_plain and is_below(path, prefix)
 
 
 def is_image_of(image: str, prefix: str) -> bool:
@@ -97,6 +105,18 @@ def _places(run: WarpRun, tenancy: Tenancy) -> Iterator[Refusal]:
             yield Refusal(field, uri, message)
 
 
+def _endpoints(run: WarpRun, tenancy: Tenancy) -> Iterator[Refusal]:
+    """Http rewards: workers send prompts and completions there, from inside the cluster's network."""
+    models = run.spec.models
+    for group, rewards in (("rewards", models.rewards), ("heldOutRewards", models.held_out_rewards)):
+        for i, reward in enumerate(rewards):
+            if isinstance(reward, HttpReward) and not any(
+                prefix == ANY or is_url_below(reward.url, prefix) for prefix in tenancy.reward_urls
+            ):
+                message = f"must lie below an allowed reward URL ({', '.join(tenancy.reward_urls) or 'none is'})"
+                yield Refusal(f"spec.models.{group}[{i}].url", reward.url, message)
+
+
 def _pod(path: str, pod: PodTemplate, tenancy: Tenancy, config: ControllerConfig) -> Iterator[Refusal]:
     own_images = (config.images.slim, config.images.worker)
     if pod.image and pod.image not in own_images and not any(is_image_of(pod.image, each) for each in tenancy.images):
@@ -109,7 +129,13 @@ def _pod(path: str, pod: PodTemplate, tenancy: Tenancy, config: ControllerConfig
         if volume.type not in tenancy.volumes:
             message = _one_of("an allowed volume type", tenancy.volumes)
             yield Refusal(f"{path}.volumes[{i}].type", volume.type, message)
-    if "*" not in tenancy.secrets:
+    for field, name, what, allowed in (
+        ("priorityClassName", pod.priority_class_name, "an allowed priority class", tenancy.priority_classes),
+        ("runtimeClassName", pod.runtime_class_name, "an allowed runtime class", tenancy.runtime_classes),
+    ):
+        if name and name not in allowed and ANY not in allowed:
+            yield Refusal(f"{path}.{field}", name, _one_of(what, allowed))
+    if ANY not in tenancy.secrets:
         for field, name in _secrets(path, pod):
             if name not in tenancy.secrets:
                 yield Refusal(field, name, _one_of("an allowed Secret", tenancy.secrets))

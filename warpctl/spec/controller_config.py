@@ -6,7 +6,7 @@ privileged identity, so what is not allowed here is refused.
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Final, Literal
 
 from annotated_types import Ge, Le
 from pydantic import Field
@@ -15,6 +15,7 @@ from warpctl.spec.base import SpecModel
 from warpctl.spec.quantity import Quantity
 
 Names = tuple[str, ...]
+FROM_IMAGE: Final = "FromImage"
 
 
 class Images(SpecModel):
@@ -57,6 +58,8 @@ class Defaults(SpecModel):
     """How long a Job that succeeded stays; one that failed stays as long as its run."""
     gpu_resource: str = "nvidia.com/gpu"
     """Extended resource that counts GPUs."""
+    run_as_user: Annotated[int, Ge(1)] | Literal["FromImage"] = 10001
+    """User, group and fsGroup of worker pods; FromImage leaves them out, for platforms that assign them (OpenShift)."""
 
 
 class Tenancy(SpecModel):
@@ -74,6 +77,12 @@ class Tenancy(SpecModel):
     """Allowed volume types: persistentVolumeClaim, configMap, secret, emptyDir."""
     secrets: Names = ()
     """Secrets that a spec may name in envFromSecrets and volumes; "*" for all of its namespace."""
+    priority_classes: Names = ()
+    """Allowed podTemplate.priorityClassName; "*" for all."""
+    runtime_classes: Names = ()
+    """Allowed podTemplate.runtimeClassName; "*" for all."""
+    reward_urls: Names = ()
+    """Allowed prefixes of the URLs of Http rewards, such as https://judge.team-a.svc/; "*" for all."""
 
 
 class ControllerConfig(SpecModel):

@@ -6,6 +6,7 @@ import json
 import re
 
 import pytest
+from pydantic import ValidationError
 
 from tests.builders.starts import UID, starts
 from tests.builders.world import a_run
@@ -146,6 +147,19 @@ def test_every_pod_is_restricted(stage_id):
         "capabilities": {"drop": ["ALL"]},
     }
     assert not {"hostNetwork", "hostPID", "hostIPC", "initContainers"} & set(pod)
+
+
+def test_worker_pods_run_as_the_configured_user_or_as_the_platform_says():
+    users = ("runAsUser", "runAsGroup", "fsGroup")
+    assert [pod_of(job_of())["securityContext"][each] for each in users] == [10001] * 3
+    assert [pod_of(job_of(config=config(runAsUser=1234)))["securityContext"][each] for each in users] == [1234] * 3
+    assigned = pod_of(job_of(config=config(runAsUser="FromImage")))["securityContext"]
+    assert assigned == {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
+
+
+def test_nobody_configures_workers_to_be_root():
+    with pytest.raises(ValidationError, match="runAsUser"):
+        config(runAsUser=0)
 
 
 def test_scratch_and_shared_memory_are_all_that_can_be_written_and_everything_goes_there():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.builders.world import a_run
-from warpctl.render.tenancy import is_below, is_image_of, laptop_paths, refusals
+from warpctl.render.tenancy import is_below, is_image_of, is_url_below, laptop_paths, refusals
 from warpctl.spec.controller_config import ControllerConfig
 
 MODELS = {
@@ -142,6 +142,10 @@ def test_a_message_says_what_is_allowed_and_who_can_change_it():
             "env[0].secretKeyRef.name",
             {"secrets": ["other"]},
         ),
+        ({"priorityClassName": "system-node-critical"}, "priorityClassName", {"priorityClasses": ["*"]}),
+        ({"priorityClassName": "urgent"}, "priorityClassName", {"priorityClasses": ["low", "urgent"]}),
+        ({"runtimeClassName": "kata"}, "runtimeClassName", {"runtimeClasses": ["kata"]}),
+        ({"runtimeClassName": "kata"}, "runtimeClassName", {"runtimeClasses": ["*"]}),
     ],
 )
 def test_a_part_of_a_pod_is_refused_until_it_is_allowed(template, field, entry):
@@ -155,6 +159,43 @@ def test_a_volume_of_a_secret_needs_its_type_and_its_name():
     assert refused(run) == [(f"{POD}.volumes[0].type", "secret"), (f"{POD}.volumes[0].sourceName", "other")]
     only_type = config({"storage": ["gs://team-a"], "volumes": ["secret"]})
     assert refused(run, only_type) == [(f"{POD}.volumes[0].sourceName", "other")]
+
+
+def with_judge(url, group="rewards"):
+    judge = {"type": "Http", "name": "j", "url": url, "revision": "1"}
+    return run_in(models={**MODELS, group: [judge]})
+
+
+@pytest.mark.parametrize("group", ["rewards", "heldOutRewards"])
+def test_an_http_reward_is_asked_only_where_the_namespace_may_ask(group):
+    run = with_judge("https://judge.team-a.svc/v1/score", group)
+    assert refused(run) == [(f"spec.models.{group}[0].url", "https://judge.team-a.svc/v1/score")]
+    assert "none is" in str(refusals(run, ALLOWED)[0])
+    for prefix in ("https://judge.team-a.svc", "https://judge.team-a.svc/v1/", "*"):
+        assert refused(run, config({"storage": ["gs://team-a"], "rewardUrls": [prefix]})) == []
+    other = config({"storage": ["gs://team-a"], "rewardUrls": ["https://judge.team-b.svc"]})
+    assert [field for field, _ in refused(run, other)] == [f"spec.models.{group}[0].url"]
+
+
+@pytest.mark.parametrize(
+    ("url", "is_inside"),
+    [
+        ("https://judge/v1", True),
+        ("https://judge/v1/score?key=1#x", True),
+        ("https://judge/v1?next=../admin", True),
+        ("https://judge/v10", False),
+        ("http://judge/v1", False),
+        ("https://judge:8443/v1", False),
+        ("https://judge/v1/../admin", False),
+        ("https://judge/v1/%2E%2e/admin", False),
+        ("https://judge/v1/..%2fadmin", False),
+        ("https://judge/v1\\..\\admin", False),
+        ("https://judge@evil/v1", False),
+        ("https://judge.evil/v1", False),
+    ],
+)
+def test_a_url_stays_below_its_prefix_whatever_it_is_spelled_like(url, is_inside):
+    assert is_url_below(url, "https://judge/v1/") is is_inside
 
 
 @pytest.mark.parametrize("kind", ["import", "rl", "merge", "evaluate", "report"])
