@@ -29,6 +29,8 @@ class WorkQueue(Generic[K]):
     _delayed: list[tuple[float, int, K]] = field(default_factory=list)
     _due: dict[K, float] = field(default_factory=dict)
     _failures: dict[K, int] = field(default_factory=dict)
+    _retry_at: dict[K, float] = field(default_factory=dict)
+    """When the pause after the last failure is over."""
     _count: int = 0
     _is_shut: bool = False
     _changed: threading.Condition = field(default_factory=threading.Condition)
@@ -51,11 +53,19 @@ class WorkQueue(Generic[K]):
             self._changed.notify()
 
     def add_failed(self, key: K) -> float:
-        """Ask for a pass after a pause that doubles with every failure in a row; returns the pause, in seconds."""
+        """Ask for a pass after a pause that doubles with every failure in a row; returns the pause, in seconds.
+
+        Changes ask for passes meanwhile; those that fail before the pause is over are the same failure, and do not double it.
+        """
         with self._changed:
-            failures = self._failures[key] = self._failures.get(key, 0) + 1
-        longest = min(self.first_pause_seconds * 2 ** min(failures - 1, 20), self.longest_pause_seconds)
-        pause = random.uniform(longest / 2, longest)  # noqa: S311  # jitter, no secret
+            now = self.clock()
+            if now < self._retry_at.get(key, now):
+                pause = self._retry_at[key] - now
+            else:
+                failures = self._failures[key] = self._failures.get(key, 0) + 1
+                longest = min(self.first_pause_seconds * 2 ** min(failures - 1, 20), self.longest_pause_seconds)
+                pause = random.uniform(longest / 2, longest)  # noqa: S311  # jitter, no secret
+                self._retry_at[key] = now + pause
         self.add_after(key, pause)
         return pause
 
@@ -63,6 +73,7 @@ class WorkQueue(Generic[K]):
         """A pass of this key went well."""
         with self._changed:
             self._failures.pop(key, None)
+            self._retry_at.pop(key, None)
 
     def take(self) -> K | None:
         """Wait for a key and mark it as under way; None once the queue is shut."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 
+import pytest
+
 from warpctl.controller.work_queue import WorkQueue
 
 
@@ -58,14 +60,29 @@ def test_of_several_wishes_for_later_the_earliest_counts() -> None:
 
 
 def test_pauses_double_up_to_the_longest_and_start_anew_after_a_success() -> None:
-    queue, _ = a_queue()
-
-    pauses = [queue.add_failed("a") for _ in range(6)]
+    queue, clock = a_queue()
+    pauses = []
+    for _ in range(6):
+        pauses.append(queue.add_failed("a"))
+        clock.now += pauses[-1]
 
     for pause, longest in zip(pauses, (1, 2, 4, 8, 8, 8), strict=True):
         assert longest / 2 <= pause <= longest
     queue.forget_failures("a")
     assert queue.add_failed("a") <= 1.0
+
+
+def test_passes_that_fail_during_the_pause_do_not_make_it_longer() -> None:
+    queue, clock = a_queue()
+    pause = queue.add_failed("a")
+    clock.now += pause / 4
+
+    for _ in range(20):
+        assert queue.add_failed("a") == pytest.approx(pause * 3 / 4)
+    clock.now += pause * 3 / 4
+
+    assert queue.take() == "a"
+    assert queue.add_failed("a") <= 2.0
 
 
 def test_who_waits_is_woken_by_a_key_and_by_the_end() -> None:
