@@ -89,7 +89,7 @@ class KubernetesExecutor:
         try:
             created = self.api.create(JOBS, namespace, job)
         except ClusterError as error:
-            if not error.is_conflict:
+            if not error.is_taken:  # another conflict, such as of a quota, has made nothing: it is tried again
                 raise
             self.shared_keys.add(start.stage.key)
             return False
@@ -116,7 +116,7 @@ class KubernetesExecutor:
         try:
             self.api.create(SERVICES, job.namespace, service)
         except ClusterError as error:
-            if not error.is_conflict:
+            if not error.is_taken:
                 raise
 
     def stop(self, attempt: Attempt, reason: str) -> None:
