@@ -17,6 +17,9 @@ from warpctl.kube.api import Api, Object
 from warpctl.kube.errors import ClusterError
 from warpctl.kube.resources import LEASES
 
+LOOKS = 3
+"""At a Lease that others write to at the same moment."""
+
 
 class NotLeaderError(WarpctlError):
     """This controller may not write: it is not, or no longer, the leader."""
@@ -81,24 +84,28 @@ class Leadership:
 
     def _try(self) -> None:
         """Renew or take the Lease if that is possible; what the answer says counts from when it was asked."""
-        asked = self.clock()
-        try:
-            lease = self.api.get(LEASES, self.namespace, self.name)
-            if lease is None:
-                self.api.create(LEASES, self.namespace, self._body({}, holder=self.identity))
-            elif self._is_free(lease, asked):
-                self._write(lease, holder=self.identity)
-            else:
-                self._renewed_at = None
-                return
-        except ClusterError as error:
-            if error.is_conflict:  # another candidate was faster
-                self._renewed_at = None
-            else:
+        for _ in range(LOOKS):
+            asked = self.clock()
+            try:
+                self._renewed_at = asked if self._take(asked) else None
+            except ClusterError as error:
+                if error.is_conflict:
+                    continue  # somebody wrote to it: the next look tells whether that was a candidate or a passer-by
                 self._say(error.message)
-            return  # no answer: what was renewed before still counts, for its time
-        self._trouble = ""
-        self._renewed_at = asked
+                return  # no answer: what was renewed before still counts, for its time
+            self._trouble = ""
+            return
+
+    def _take(self, now: float) -> bool:
+        """Write this one's name into the Lease; False when somebody else holds it. A conflict when it changed meanwhile."""
+        lease = self.api.get(LEASES, self.namespace, self.name)
+        if lease is None:
+            self.api.create(LEASES, self.namespace, self._body({}, holder=self.identity))
+        elif self._is_free(lease, now):
+            self._write(lease, holder=self.identity)
+        else:
+            return False
+        return True
 
     def _say(self, trouble: str) -> None:
         if trouble != self._trouble and self.on_trouble is not None:
