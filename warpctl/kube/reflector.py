@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from warpctl.kube.api import Api, Object
-from warpctl.kube.errors import ClusterError
+from warpctl.kube.errors import ClusterError, ClusterUnavailableError
 from warpctl.kube.resources import Resource
 
 T = TypeVar("T")
@@ -90,7 +90,9 @@ class Reflector(Generic[T]):
                 failures = 1 if time.monotonic() - began > BACKOFF_MAX_SECONDS else failures + 1
                 self._say(error.message)
                 longest = min(BACKOFF_FIRST_SECONDS * 2 ** min(failures - 1, 10), BACKOFF_MAX_SECONDS)
-                stop.wait(random.uniform(longest / 2, longest))  # noqa: S311  # jitter, no secret
+                asked = error.retry_after or 0.0 if isinstance(error, ClusterUnavailableError) else 0.0
+                pause = max(random.uniform(longest / 2, longest), asked)  # noqa: S311  # jitter, no secret
+                stop.wait(min(pause, BACKOFF_MAX_SECONDS))
 
     def _list(self) -> str:
         listed = self.api.list(self.resource, self.namespace, labels=self.labels)
