@@ -23,6 +23,7 @@ from tests.cluster.harness.given import GivenCluster
 from tests.cluster.harness.namespaces import create_namespace, delete_namespace
 from tests.cluster.harness.node import NodeCluster
 from tests.cluster.stand_in_workers import StandInWorkers
+from tests.cluster.status_history import StatusHistory
 from warpctl.kube.api import Api
 
 GIVEN = "WARPCTL_TEST_KUBECONFIG"
@@ -81,10 +82,12 @@ def installed(api_cluster: ApiCluster | GivenCluster) -> None:
 
 @pytest.fixture
 def place(api_cluster: ApiCluster | GivenCluster, installed: None, namespace: str, tmp_path: Path) -> Iterator[Place]:
-    """A namespace, a store and controllers that end with the test."""
+    """A namespace, a store and controllers that end with the test. Whatever the test does, no status may ever be wrong."""
     made = Place(Api(api_cluster.client()), api_cluster.kubeconfig, namespace, tmp_path)
-    yield made
-    made.end()
+    with StatusHistory(Api(api_cluster.client()), namespace) as history:
+        yield made
+        made.end()
+    assert history.violations() == []
 
 
 @pytest.fixture

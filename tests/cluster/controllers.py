@@ -18,6 +18,7 @@ from warpctl import names
 from warpctl.kube.api import Api, Object
 from warpctl.kube.resources import JOBS, WARPRUNS
 
+ROOT = Path(__file__).parents[2]
 KINDS = ("import", "rl", "merge", "evaluate", "report")
 
 
@@ -30,14 +31,22 @@ class ControllerProcess:
     config: Path
     log: Path
     options: tuple[str, ...] = ()
+    tuning: Path | None = None
+    """For tuned_controller.py."""
     process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> ControllerProcess:
-        command = [sys.executable, "-m", "warpctl", "controller", "--kubeconfig", str(self.kubeconfig)]
+        program = ["warpctl"] if self.tuning is None else ["tests.cluster.tuned_controller", str(self.tuning)]
+        command = [sys.executable, "-m", *program, "controller", "--kubeconfig", str(self.kubeconfig)]
         command += ["--namespace", self.namespace, "--config", str(self.config), "--port", "0", *self.options]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=os.environ | {"OMP_NUM_THREADS": "1"}
+                command,
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+                cwd=ROOT,
+                env=os.environ | {"OMP_NUM_THREADS": "1"},
             )
         return self
 
@@ -78,8 +87,10 @@ class Place:
     def store(self) -> str:
         return f"file://{self.folder}/store"
 
-    def controller(self, *options: str, kubeconfig: Path | None = None) -> ControllerProcess:
-        """Start a controller."""
+    def controller(
+        self, *options: str, kubeconfig: Path | None = None, tuning: dict[str, Any] | None = None
+    ) -> ControllerProcess:
+        """Start a controller; `tuning` as tuned_controller.py takes it."""
         config = self.folder / "config.yaml"
         body = {
             "progressSeconds": 1,
@@ -89,7 +100,11 @@ class Place:
         }
         config.write_text(json.dumps(body))
         log = self.folder / f"controller-{len(self.controllers)}.log"
-        made = ControllerProcess(kubeconfig or self.kubeconfig, self.namespace, config, log, options)
+        tuned = None
+        if tuning is not None:
+            tuned = log.with_suffix(".tuning.json")
+            tuned.write_text(json.dumps(tuning))
+        made = ControllerProcess(kubeconfig or self.kubeconfig, self.namespace, config, log, options, tuned)
         self.controllers.append(made)
         return made.start()
 

@@ -6,6 +6,7 @@ Seen in the wild: `SSLSocket.shutdown` under a reader drops the TLS layer, and w
 from __future__ import annotations
 
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -34,7 +35,7 @@ class Broken:
 
 @pytest.mark.parametrize("rest", [b"\x17\x03\x03\x00\x87\n", b'{"type":"ADDED","obj', b'{"type":"A\x00D"}\n'])
 def test_bytes_that_are_no_event_are_a_connection_that_broke(rest: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    client: Any = None
+    client: Any = SimpleNamespace(rest_client=SimpleNamespace(pool_manager={"idle": "connection"}))
     api = Api(client)
     monkeypatch.setattr(api, "_send", lambda *_, **__: Broken(rest))
     events = api.watch(JOBS, "here", labels="", version="1", seconds=1, silence_seconds=1)
