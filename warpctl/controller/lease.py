@@ -10,7 +10,6 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 
 from warpctl.errors import WarpctlError
 from warpctl.kube.api import Api, Object
@@ -128,7 +127,7 @@ class Leadership:
         self.api.request("PUT", path, body=self._body(lease, holder=holder), what=f"renew Lease {self.name}")
 
     def _body(self, lease: Object, *, holder: str) -> Object:
-        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        now = self.api.clock.now().strftime("%Y-%m-%dT%H:%M:%S.%fZ")
         before = lease.get("spec", {})
         changes = before.get("holderIdentity") != holder
         spec = {

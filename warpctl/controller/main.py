@@ -103,8 +103,9 @@ class Controller:
             self._restarted,
             self.options.silence_seconds,
         )
-        events = EventRecorder(self.api, self.options.identity, self.log)
-        self.reconciler = Reconciler(self.api, self.cluster, SharedStores(), self.config, events)
+        now = self.api.clock.now
+        events = EventRecorder(self.api, self.options.identity, self.log, now)
+        self.reconciler = Reconciler(self.api, self.cluster, SharedStores(), self.config, events, now)
 
     def run(self) -> bool:
         """Work until `stop` is set or the lease is lost; True when it was asked to leave."""

@@ -9,7 +9,6 @@ import threading
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any
 
 from warpctl import names
@@ -201,7 +200,7 @@ class Cluster:
         """Remember what a Job that has gone has cost."""
         if job.gpus:
             pods = self._pods_by_job.get(job.uid, {}).values()
-            self._ended_gpu_seconds[job.owner_uid] += attempt(job, pods, datetime.now(UTC)).gpu_seconds
+            self._ended_gpu_seconds[job.owner_uid] += attempt(job, pods, self.api.clock.now()).gpu_seconds
 
 
 def _drop(index: defaultdict[Any, dict[str, Any]], key: object, name: str) -> None:

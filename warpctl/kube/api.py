@@ -17,6 +17,7 @@ from urllib.parse import urlencode
 import stamina
 import urllib3
 
+from warpctl.kube.clock import ServerClock
 from warpctl.kube.errors import ClusterError, ClusterUnavailableError, refusal
 from warpctl.kube.resources import Resource
 
@@ -71,6 +72,8 @@ class Api:
     """Told of every answer: method, path, HTTP status, seconds."""
     patience_seconds: float = READ_SECONDS
     """How long one answer may take, and a request with all of its repetitions go on."""
+    clock: ServerClock = field(default_factory=ServerClock)
+    """Learns the server's time from its answers."""
     _open: set[urllib3.BaseHTTPResponse] = field(default_factory=set)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -266,6 +269,7 @@ class Api:
                 f"cannot {request.what}: no answer from {host} ({_cause(error)})",
                 hint="is the cluster running, and does the kubeconfig name it?",
             ) from error
+        self.clock.heard(response.headers.get("Date"), began)
         self._told(request, response.status, began)
         if not HTTPStatus.OK <= response.status < HTTPStatus.MULTIPLE_CHOICES:
             data = response.read() if stream else response.data
