@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import signal
 import time
@@ -10,9 +11,10 @@ import pytest
 
 from tests.cluster.controllers import Place
 from tests.cluster.stand_in_workers import End, StandInWorkers
-from warpctl import names
+from warpctl import artifacts, names
 from warpctl.kube.resources import EVENTS, JOBS, LEASES, PODS, SERVICES, WARPRUNS
 from warpctl.spec.stage_input import StageInput
+from warpctl.storage.store import Store
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(240)]
 
@@ -313,6 +315,27 @@ def test_a_stage_of_two_nodes_has_two_pods_that_find_each_other_by_name(place: P
 
     place.api.delete(JOBS, place.namespace, name, propagation="Foreground")
     place.wait(lambda: place.api.get(SERVICES, place.namespace, name) is None, "the Service goes with its Job")
+
+
+def test_how_far_a_worker_is_shows_in_kubectl_get(api_cluster, place: Place, workers: StandInWorkers) -> None:
+    def say(told: StageInput, number: int) -> End | None:
+        if told.stage_id != "rl/1/2":
+            return End()
+        said = {"done": 412, "total": 600, "unit": "steps", "elapsedSeconds": 9.5, "score": 1.25}
+        path = artifacts.progress(told.kind, told.key, told.attempt_id)
+        Store.open(told.storage).write(path, json.dumps(said).encode())
+        return None
+
+    workers.decide = say
+    place.controller()
+    place.create()
+
+    def row() -> str:
+        return str(api_cluster.kubectl("get", "warpruns", "-o", "wide", "-n", place.namespace))
+
+    place.wait(lambda: "1 running: rl/1/2 step 412/600" in row(), "progress in kubectl get")
+    stage = next(each for each in place.get()["status"]["stages"] if each["id"] == "rl/1/2")
+    assert stage["progress"] == "step 412/600"
 
 
 def test_a_worker_that_says_done_without_publishing_stalls_its_run(place: Place, workers: StandInWorkers) -> None:

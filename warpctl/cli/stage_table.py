@@ -44,12 +44,8 @@ def progress_text(progress: Progress | None) -> str:
     fields = dict(progress.fields)
     phase = fields.pop(PHASE, "")
     figures = [f"{name} {_figure(value)}" for name, value in list(fields.items())[:3]]
-    parts = [f"{_singular(progress.unit)} {progress.done}/{progress.total}", *figures]
+    parts = [progress.counted, *figures]
     return "  ".join([*parts, *([f"({phase})"] if phase else [])])
-
-
-def _singular(unit: str) -> str:
-    return unit.removesuffix("s")
 
 
 def _figure(value: float | str) -> str:

@@ -158,7 +158,7 @@ def progress_text(progress: Progress | None) -> str:
     if progress is None:
         return ""
     figures = "".join(f" {name} {value}" for name, value in sorted(progress.fields.items()) if name == "phase")
-    return f"{progress.unit} {progress.done}/{progress.total}{figures}"
+    return progress.counted + figures
 
 
 def _is_shown(stage: StageStatus) -> bool:

@@ -126,6 +126,14 @@ def _kind_of(stage_id: str) -> str:
     return parts[-1] if parts[0] == "control" else parts[0]
 
 
+def _running(rows: list[StageStatus]) -> str:
+    """`2 running: rl/2/1 step 412/600, rl/2/2`, at most three by name: what one looks at a list of runs for."""
+    if not rows:
+        return "none is running"
+    named = [f"{row.id} {row.progress.counted}" if row.progress else row.id for row in rows[:3]]
+    return f"{len(rows)} running: {', '.join(named)}" + (", ..." if len(rows) > 3 else "")
+
+
 def _conditions(
     run: WarpRun, graph: StageGraph, rows: tuple[StageStatus, ...], observed: Observed
 ) -> tuple[Condition, ...]:
@@ -146,7 +154,7 @@ def _conditions(
         reason, message = "Waiting", f"{waiting[0].id}: {waiting[0].message}"
     else:
         published = sum(row.state is StageState.SUCCEEDED for row in rows)
-        reason, message = "Progressing", f"{published} stages are published, {len(running)} are running"
+        reason, message = "Progressing", f"{published} stages are published, {_running(running)}"
     facts = {
         READY: succeeded,
         RECONCILING: not (succeeded or suspended or (stalled and not (running or waiting))),

@@ -40,6 +40,11 @@ class Progress(SpecModel):
     """Seconds of this attempt."""
     fields: dict[str, str | float] = Field(default_factory=dict)
 
+    @property
+    def counted(self) -> str:
+        """`step 412/600`."""
+        return f"{self.unit.removesuffix('s')} {self.done}/{self.total}"
+
 
 class StageStatus(SpecModel):
     """One stage."""
