@@ -15,7 +15,7 @@ from tests.cluster.controllers import Place
 from tests.cluster.stand_in_workers import End, StandInWorkers
 from tests.gitops.recorded import STATUSES, as_recorded, load, shape
 from warpctl import names
-from warpctl.kube.resources import WARPRUNS
+from warpctl.kube.resources import EVENTS, WARPRUNS
 from warpctl.spec.stage_input import StageInput
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
@@ -39,7 +39,9 @@ class Recorder:
             self.differences.append(f"{kind}: {shape(seen)} is not what is recorded: {shape(load(kind))}")
 
 
-def test_recorded_statuses_are_what_the_controller_says(place: Place, workers: StandInWorkers) -> None:
+def test_recorded_statuses_are_what_the_controller_says(
+    place: Place, workers: StandInWorkers, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """tests/gitops/statuses is what the health checks are tested on."""
     recorder = Recorder(place)
     ends: dict[str, Callable[[StageInput, int], End | None]] = {
@@ -49,8 +51,10 @@ def test_recorded_statuses_are_what_the_controller_says(place: Place, workers: S
         ),
         "retrying": lambda told, number: End(43, message="no answer") if told.stage_id == "rl/1/1" else End(),
         "running": lambda told, number: None,
+        "invalid-annotation": lambda told, number: None,
     }
     kinds = (*ends, "waiting", "not-allowed", "suspended", "cancelled", "succeeded", "deleting", "edited", "new")
+    kinds += ("invalid-annotation", "store-unavailable")
     steps = {kind: 10 + i for i, kind in enumerate(kinds)}
     by_steps = {steps[kind]: end for kind, end in ends.items()}
     workers.decide = lambda told, number: by_steps.get(_steps(told), lambda *_: End())(told, number)
@@ -59,6 +63,9 @@ def test_recorded_statuses_are_what_the_controller_says(place: Place, workers: S
         # Steps of its own: no run shares a stage of RL with another one.
         place.create(kind, annotations=annotations, training={"steps": [steps[kind]], "batchSize": 8}, **spec)
 
+    # Nobody answers there, so gs:// does not.
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", "http://127.0.0.1:9")
+    place.config_body["tenancy"] = [{"storage": [f"file://{place.folder}", "gs://ours"]}]
     first = place.controller()
     for kind in ("stage-stalled", "partly-stalled", "running", "succeeded", "edited"):
         create(kind)
@@ -67,10 +74,14 @@ def test_recorded_statuses_are_what_the_controller_says(place: Place, workers: S
     create("not-allowed", storage={"uri": "gs://somebody-else/runs"})
     create("suspended", suspend=True)
     create("cancelled", {names.CANCEL: "by alice"})
+    create("invalid-annotation", {names.RETRY: "true"})
+    create("store-unavailable", storage={"uri": "gs://ours/runs"})
     create("deleting", deletionPolicy="Delete")
 
     place.wait(lambda: _stages(place, "running", "Running") == {"rl/1/1", "rl/1/2"}, "both members train")
     recorder.record("running", "running")
+    place.wait(lambda: len(_stages(place, "invalid-annotation", "Running")) == 2, "both members train")
+    recorder.record("invalid-annotation", "invalid-annotation")
     place.wait_for("Stalled", "stage-stalled")
     place.wait(lambda: place.condition("Reconciling", "stage-stalled")["status"] == "False", "nothing else can go on")
     recorder.record("stage-stalled", "stage-stalled")
@@ -89,6 +100,9 @@ def test_recorded_statuses_are_what_the_controller_says(place: Place, workers: S
         place.wait_for("Succeeded", kind)
     recorder.record("succeeded", "succeeded")
 
+    place.wait(lambda: place.condition("Ready", "store-unavailable").get("reason") == "StoreUnavailable", "it says so")
+    recorder.record("store-unavailable", "store-unavailable")
+
     assert first.stop() == 0
     place.patch({"spec": {"iterations": 3}}, "edited")  # nobody is there to see it
     recorder.record("edited", "edited")
@@ -99,6 +113,34 @@ def test_recorded_statuses_are_what_the_controller_says(place: Place, workers: S
 
     place.patch({"metadata": {"finalizers": []}}, "deleting")
     assert recorder.differences == []
+
+
+def test_an_annotation_that_means_nothing_is_told_of_once_and_changes_nothing(
+    place: Place, workers: StandInWorkers
+) -> None:
+    workers.decide = lambda told, number: None if told.kind == "rl" else End()
+    controller = place.controller()
+    place.create(annotations={names.RETRY: "true", names.CANCEL: ""})
+
+    def told() -> list[str]:
+        events = place.api.list(EVENTS, place.namespace).items
+        return sorted(each["message"] for each in events if each["reason"] == "AnnotationIgnored")
+
+    place.wait(lambda: len(told()) == 2, "a Warning for each of them")
+    place.wait(lambda: _stages(place, "demo", "Running") == {"rl/1/1", "rl/1/2"}, "it runs all the same")
+    assert [names.CANCEL in told()[0], names.RETRY in told()[1]] == [True, True]
+    assert 'must be an instant such as 2026-11-21T12:00:00Z, got "true"' in place.condition("Ready")["message"]
+
+    assert controller.stop() == 0
+    successor = place.controller()
+    place.wait(lambda: "leading" in successor.said(), "another one leads")
+    place.patch({"metadata": {"annotations": {names.REFRESH: ""}}})
+    place.wait(lambda: len(told()) == 3, "only the new one is told of")
+
+    place.patch({"metadata": {"annotations": dict.fromkeys((names.RETRY, names.CANCEL, names.REFRESH))}})
+    place.wait(lambda: "ignored" not in place.condition("Ready")["message"], "it is forgotten with them")
+    assert place.get()["status"]["ignored"] == []
+    assert len(told()) == 3
 
 
 def _steps(told: StageInput) -> int:

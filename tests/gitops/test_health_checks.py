@@ -22,6 +22,8 @@ EXPECTED = {
     "waiting": ("Progressing", "Current", "InProgress", "InProgress"),
     "running": ("Progressing", "Current", "InProgress", "InProgress"),
     "retrying": ("Progressing", "Current", "InProgress", "InProgress"),
+    "store-unavailable": ("Progressing", "Current", "InProgress", "InProgress"),
+    "invalid-annotation": ("Progressing", "Current", "InProgress", "InProgress"),
     "partly-stalled": ("Degraded", "Failed", "Failed", "InProgress"),
     "stage-stalled": ("Degraded", "Failed", "Failed", "Failed"),
     "not-allowed": ("Degraded", "Failed", "Failed", "Failed"),

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from warpctl import names
 from warpctl.controller.deletion import delete_artifacts
 from warpctl.controller.events import EventRecorder
+from warpctl.controller.ignored import ignored_verbs, retry_instant
 from warpctl.controller.lease import NotLeaderError
 from warpctl.controller.status_update import (
     Facts,
@@ -26,7 +27,7 @@ from warpctl.controller.status_update import (
 )
 from warpctl.controller.world import Cluster, RunKey, WarpRunObject
 from warpctl.engine import Engine
-from warpctl.errors import StoreUnavailableError, WarpctlError
+from warpctl.errors import CorruptError, StoreDeniedError, StoreUnavailableError, WarpctlError
 from warpctl.executors.kubernetes import KubernetesExecutor
 from warpctl.kube.api import Api
 from warpctl.kube.errors import ClusterError
@@ -38,6 +39,7 @@ from warpctl.reports.summary import load_front
 from warpctl.spec.cluster_status import Best
 from warpctl.spec.compute import DeletionPolicy
 from warpctl.spec.controller_config import ControllerConfig
+from warpctl.spec.reasons import EventReason, Reason
 from warpctl.spec.status import SUCCEEDED, RunStatus, StageState
 from warpctl.spec.warp_run import WarpRun
 from warpctl.storage.store import Store
@@ -92,11 +94,11 @@ class Reconciler:
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"])
-            self._refuse(run_object, "InvalidSpec", f"{where}: {first['msg']}")
+            self._refuse(run_object, Reason.INVALID_SPEC, f"{where}: {first['msg']}")
             return None
         refused = refusals(run, self.config)
         if refused:
-            self._refuse(run_object, "NotAllowed", "; ".join(str(each) for each in refused[:3]))
+            self._refuse(run_object, Reason.NOT_ALLOWED, "; ".join(str(each) for each in refused[:3]))
             return None
         self._keep_finalizer(run_object, run)
         try:
@@ -110,7 +112,7 @@ class Reconciler:
             raise
         except WarpctlError as error:
             text = f"{error.message} ({error.hint})" if error.hint else error.message
-            self._refuse(run_object, type(error).__name__.removesuffix("Error"), text)
+            self._refuse(run_object, _reason_of(error), text)
             return float(self.config.resync_seconds)
 
     def _drive(self, run_object: WarpRunObject, run: WarpRun) -> float | None:
@@ -131,6 +133,7 @@ class Reconciler:
                 ended_gpu_seconds=earlier,
                 best=driven.best,
                 report=driven.report,
+                ignored=ignored_verbs(run_object.verbs),
             )
             self._write(run_object, cluster_status(status, facts, run_object.status, now))
         except BaseException:
@@ -237,17 +240,21 @@ class Reconciler:
         run = WarpRun.model_validate(run_object.body)
         refused = refusals(run, self.config)
         if refused:
-            self.events.send(run_object, Transition(True, "ArtifactsNotDeleted", f"not allowed: {refused[0]}"))
+            self.events.send(
+                run_object, Transition(True, EventReason.ARTIFACTS_NOT_DELETED, f"not allowed: {refused[0]}")
+            )
             return
         try:
             store = self.stores.open(run.spec.storage.uri)
             swept = delete_artifacts(store, run_object.namespace, run_object.name, self.now())
         except WarpctlError as error:
             hint = f"annotate it with {names.ABANDON}=true to delete it without its artifacts"
-            self.events.send(run_object, Transition(True, "ArtifactsNotDeleted", f"{error.message} ({hint})"))
+            self.events.send(
+                run_object, Transition(True, EventReason.ARTIFACTS_NOT_DELETED, f"{error.message} ({hint})")
+            )
             raise StoreUnavailableError(error.message, hint=hint) from error
         said = f"{swept.num_files} files, {swept.num_bytes} bytes of {store.root} are deleted"
-        self.events.send(run_object, Transition(False, "ArtifactsDeleted", said))
+        self.events.send(run_object, Transition(False, EventReason.ARTIFACTS_DELETED, said))
 
     def _let_jobs_expire(self, run_object: WarpRunObject) -> None:
         """Succeeded Jobs go some time after their end; a failed one stays: it is a fact that its run still counts."""
@@ -269,12 +276,14 @@ class Reconciler:
 
 def retry_since(run_object: WarpRunObject) -> datetime | None:
     """The instant of the retry annotation; one that is none asks for nothing."""
-    text = run_object.annotations.get(names.RETRY, "")
-    try:
-        instant = datetime.fromisoformat(text)
-    except ValueError:
-        return None
-    return instant if instant.tzinfo else instant.replace(tzinfo=UTC)
+    return retry_instant(run_object.annotations.get(names.RETRY, ""))
+
+
+def _reason_of(error: WarpctlError) -> Reason:
+    """Why a run cannot be driven now."""
+    if isinstance(error, StoreDeniedError):
+        return Reason.STORE_DENIED
+    return Reason.STORE_CORRUPT if isinstance(error, CorruptError) else Reason.PASS_FAILED
 
 
 def _is_settled(run_object: WarpRunObject) -> bool:

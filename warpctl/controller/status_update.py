@@ -18,6 +18,7 @@ from warpctl.spec.cluster_status import (
     ClusterStage,
     ClusterStatus,
 )
+from warpctl.spec.reasons import EventReason, Reason
 from warpctl.spec.status import (
     READY,
     RECONCILING,
@@ -58,6 +59,8 @@ class Facts:
     ended_gpu_seconds: float
     best: Best | None
     report: str
+    ignored: tuple[str, ...] = ()
+    """A sentence for each annotation that asks for something in words that mean nothing."""
 
 
 def cluster_status(status: RunStatus, facts: Facts, before: Status, now: datetime) -> dict[str, Any]:
@@ -67,7 +70,7 @@ def cluster_status(status: RunStatus, facts: Facts, before: Status, now: datetim
         ClusterStatus(
             observed_generation=facts.generation,
             accepted_spec_digest=facts.spec_digest,
-            conditions=_conditions(status.conditions, facts.generation, before, now),
+            conditions=_conditions(_with_ignored(status.conditions, facts.ignored), facts.generation, before, now),
             iteration=status.iteration,
             iterations=status.iterations,
             iteration_text=f"{status.iteration}/{status.iterations}",
@@ -81,6 +84,7 @@ def cluster_status(status: RunStatus, facts: Facts, before: Status, now: datetim
             best=facts.best,
             report=facts.report,
             handled=facts.handled,
+            ignored=tuple(each[:MAX_MESSAGE] for each in facts.ignored),
         )
     )
 
@@ -97,7 +101,7 @@ def refused_status(
 def unavailable_status(message: str, before: Status, *, generation: int, now: datetime) -> dict[str, Any]:
     """A run whose store does not answer now: it goes on by itself, so it is not stalled."""
     facts = {READY: False, RECONCILING: True, STALLED: False, SUSPENDED: False, SUCCEEDED: False}
-    why = ("StoreUnavailable", message[:MAX_MESSAGE])
+    why = (Reason.STORE_UNAVAILABLE, message[:MAX_MESSAGE])
     return dict(before) | _changed_conditions(facts, why, before, generation, now)
 
 
@@ -111,18 +115,20 @@ def transitions(before: Status, after: Status) -> list[Transition]:
         if is_true and (not was_true or new[kind]["reason"] != old[kind]["reason"]):
             found.append(Transition(kind in WARNINGS, new[kind]["reason"], new[kind]["message"]))
         elif was_true and not is_true and kind == SUSPENDED:
-            found.append(Transition(False, "Resumed", "it may run again"))
+            found.append(Transition(False, EventReason.RESUMED, "it may run again"))
     if after.get("iteration", 0) > before.get("iteration", 0):
-        found.append(Transition(False, "IterationMerged", f"iteration {after['iterationText']} is merged"))
+        found.append(Transition(False, EventReason.ITERATION_MERGED, f"iteration {after['iterationText']} is merged"))
     states = {stage["id"]: stage for stage in before.get("stages", ())}
     for stage in after.get("stages", ()):
         was = states.get(stage["id"], {})
         if stage["state"] == StageState.RETRYING and was.get("state") != StageState.RETRYING:
-            found.append(Transition(True, "AttemptFailed", f"{stage['id']}: {stage.get('message', '')}"))
+            found.append(Transition(True, EventReason.ATTEMPT_FAILED, f"{stage['id']}: {stage.get('message', '')}"))
         waits = stage["state"] == StageState.QUEUED and stage.get("message", "")
         if waits and was.get("message") != stage["message"]:
-            found.append(Transition(True, "Waiting", f"{stage['id']}: {stage['message']}"))
-    return found
+            found.append(Transition(True, EventReason.STAGE_WAITS, f"{stage['id']}: {stage['message']}"))
+    known = before.get("ignored") or ()
+    new = (sentence for sentence in after.get("ignored") or () if sentence not in known)
+    return [*found, *(Transition(True, EventReason.ANNOTATION_IGNORED, sentence) for sentence in new)]
 
 
 def best_of(document: Mapping[str, Any] | None) -> Best | None:
@@ -189,6 +195,14 @@ def _conditions(
             observed_generation=generation,
             last_transition_time=_since(old.get(each.type, {}), str(each.status), now),
         )
+        for each in conditions
+    )
+
+
+def _with_ignored(conditions: tuple[Condition, ...], ignored: tuple[str, ...]) -> tuple[Condition, ...]:
+    """Ready says too what is ignored: it is what people look at. The state comes first, for messages are cut at their end."""
+    return tuple(
+        each.model_copy(update={"message": "; ".join((each.message, *ignored))}) if each.type == READY else each
         for each in conditions
     )
 

@@ -9,6 +9,7 @@ from warpctl.plan.observed import Attempt, AttemptState, FailureClass, Observed
 from warpctl.plan.planner import gpu_hours, why_suspended
 from warpctl.plan.stages import FINAL_REPORT, Stage, StageGraph, merge_id, stages
 from warpctl.plan.truth import Judgement, Verdict, judge
+from warpctl.spec.reasons import Reason
 from warpctl.spec.stage_input import StageKind
 from warpctl.spec.status import (
     READY,
@@ -144,17 +145,17 @@ def _conditions(
     waiting = [row for row in rows if row.state is StageState.QUEUED and row.message]
     suspended = "" if succeeded else why_suspended(run, observed)
     if succeeded:
-        reason, message = "Succeeded", "every iteration is merged and evaluated"
+        reason, message = Reason.SUCCEEDED, "every iteration is merged and evaluated"
     elif suspended:
-        reason, message = "Suspended", suspended
+        reason, message = Reason.SUSPENDED, suspended
     elif stalled:
         names = ", ".join(row.id for row in stalled[:3]) + (", ..." if len(stalled) > 3 else "")
-        reason, message = "StageStalled", f"{names}: {stalled[0].message}"
+        reason, message = Reason.STAGE_STALLED, f"{names}: {stalled[0].message}"
     elif waiting and not running:
-        reason, message = "Waiting", f"{waiting[0].id}: {waiting[0].message}"
+        reason, message = Reason.WAITING, f"{waiting[0].id}: {waiting[0].message}"
     else:
         published = sum(row.state is StageState.SUCCEEDED for row in rows)
-        reason, message = "Progressing", f"{published} stages are published, {_running(running)}"
+        reason, message = Reason.PROGRESSING, f"{published} stages are published, {_running(running)}"
     facts = {
         READY: succeeded,
         RECONCILING: not (succeeded or suspended or (stalled and not (running or waiting))),

@@ -98,3 +98,5 @@ class ClusterStatus(SpecModel):
     """Stage key of the newest report."""
     handled: Short = ""
     """The verbs (annotations) that this status has seen."""
+    ignored: Annotated[tuple[Text, ...], Field(max_length=8)] = ()
+    """Annotations of ours whose values mean nothing, each with what it should be."""

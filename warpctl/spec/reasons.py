@@ -18,7 +18,7 @@ class Reason(StrEnum):
     STORE_UNAVAILABLE = "StoreUnavailable"
     STORE_DENIED = "StoreDenied"
     STORE_CORRUPT = "StoreCorrupt"
-    PASS_FAILED = "PassFailed"
+    PASS_FAILED = "PassFailed"  # noqa: S105  # no password
 
 
 class EventReason(StrEnum):

@@ -112,3 +112,18 @@ def test_verbs_are_named_by_what_they_say() -> None:
 def test_a_front_without_a_point_in_the_budget_has_no_best() -> None:
     assert best_of(None) is None
     assert best_of({"best": None, "points": []}) is None
+
+
+def test_an_ignored_annotation_is_told_of_once_and_stands_in_ready_while_it_is_there() -> None:
+    sentence = "the annotation warpctl.dev/retry is ignored"
+    first = cluster_status(seen(), FACTS, {}, NOW)
+    told = cluster_status(seen(), replace(FACTS, ignored=(sentence,)), first, NOW)
+    again = cluster_status(seen(iteration=1), replace(FACTS, ignored=(sentence,)), told, NOW)
+    mended = cluster_status(seen(iteration=1), FACTS, again, NOW)
+
+    assert [(each.reason, each.is_warning) for each in transitions(first, told)] == [("AnnotationIgnored", True)]
+    assert condition(told, "Ready")["message"] == f"{condition(first, 'Ready')['message']}; {sentence}"
+    assert condition(told, "Stalled") == condition(first, "Stalled")
+    assert [each.reason for each in transitions(told, again)] == ["IterationMerged"]
+    assert transitions(again, mended) == []
+    assert sentence not in condition(mended, "Ready")["message"]
