@@ -60,6 +60,11 @@ def job(kind: str, key: str, storage: str, attempt: int) -> str:
     return f"{kind}-{key[:12]}-{hashlib.sha256(storage.encode()).hexdigest()[:4]}-a{attempt}"
 
 
+def kind_of_job(job_name: str) -> str:
+    """The stage kind in a Job's name."""
+    return job_name.partition("-")[0]
+
+
 def service(job_name: str) -> str:
     """The headless Service of a Job with several nodes: pods are <job>-<index>.<service>."""
     return job_name

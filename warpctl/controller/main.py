@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
@@ -20,11 +19,14 @@ from warpctl.errors import StoreUnavailableError
 from warpctl.kube.api import Api
 from warpctl.kube.errors import ClusterError
 from warpctl.spec.controller_config import ControllerConfig
-from warpctl.spec.status import READY
 from warpctl.storage.store import Retries, Store
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     import structlog
+
+    from warpctl.executors.job_facts import JobFacts, PodFacts
 
 STORE_RETRIES = Retries(attempts=3, total_seconds=10.0, wait_max_seconds=2.0)
 """Short: a pass that waits for a store keeps a thread from other runs; the queue asks again."""
@@ -103,6 +105,7 @@ class Controller:
             self._restarted,
             self.options.silence_seconds,
         )
+        self.cluster.on_end = self._ended
         now = self.api.clock.now
         events = EventRecorder(self.api, self.options.identity, self.log, now)
         self.reconciler = Reconciler(self.api, self.cluster, SharedStores(), self.config, events, now)
@@ -142,19 +145,7 @@ class Controller:
     def metrics_text(self) -> tuple[bool, bytes]:
         """Metrics, those of the runs computed now."""
         self.metrics.queue_depth.set(len(self.queue))
-        reasons: Counter[str] = Counter()
-        retries, gpu_seconds = 0, 0.0
-        for run in self.cluster.runs.items():
-            conditions = {each["type"]: each for each in run.status.get("conditions") or ()}
-            reasons[str(conditions.get(READY, {}).get("reason", "Unknown"))] += 1
-            retries += int(run.status.get("retries", 0))
-            gpu_seconds += 3600 * float(run.status.get("gpuHours", 0))
-        self.metrics.runs.clear()
-        for reason, count in reasons.items():
-            self.metrics.runs.labels(reason).set(count)
-        self.metrics.retries.set(retries)
-        self.metrics.gpu_seconds.set(gpu_seconds)
-        return True, self.metrics.text()
+        return True, self.metrics.text(self.cluster.runs.items())
 
     def _work(self) -> None:
         while not self.stop.is_set() and not all(each.is_synced.is_set() for each in self.cluster.reflectors()):
@@ -169,6 +160,7 @@ class Controller:
 
     def _pass(self, key: RunKey) -> None:
         began = time.monotonic()
+        self.metrics.take_api_seconds()
         log = self.log.bind(run="/".join(key))
         result = "done"
         try:
@@ -193,7 +185,9 @@ class Controller:
             result = "error"
             log.exception("pass failed", again_in_seconds=round(self.queue.add_failed(key), 1))
         self.metrics.reconciles.labels(result).inc()
-        self.metrics.reconcile_seconds.observe(time.monotonic() - began)
+        seconds = time.monotonic() - began
+        self.metrics.reconcile_seconds.observe(seconds)
+        self.metrics.reconcile_own_seconds.observe(max(0.0, seconds - self.metrics.take_api_seconds()))
 
     def _gain(self) -> None:
         self.log.info("leading", identity=self.options.identity)
@@ -205,6 +199,11 @@ class Controller:
         self.metrics.is_leader.set(0)
         self._has_lost = True
         self.stop.set()
+
+    def _ended(self, job: JobFacts, pods: tuple[PodFacts, ...], now: datetime) -> None:
+        """Every replica sees it; the leader counts it."""
+        if self.leadership.is_leader():
+            self.metrics.on_end(job, pods, now)
 
     def _restarted(self, why: str) -> None:
         self.metrics.watch_restarts.inc()

@@ -127,8 +127,8 @@ def transitions(before: Status, after: Status) -> list[Transition]:
         if waits and was.get("message") != stage["message"]:
             found.append(Transition(True, EventReason.STAGE_WAITS, f"{stage['id']}: {stage['message']}"))
     known = before.get("ignored") or ()
-    new = (sentence for sentence in after.get("ignored") or () if sentence not in known)
-    return [*found, *(Transition(True, EventReason.ANNOTATION_IGNORED, sentence) for sentence in new)]
+    unknown = (sentence for sentence in after.get("ignored") or () if sentence not in known)
+    return [*found, *(Transition(True, EventReason.ANNOTATION_IGNORED, sentence) for sentence in unknown)]
 
 
 def best_of(document: Mapping[str, Any] | None) -> Best | None:
@@ -147,6 +147,14 @@ def best_of(document: Mapping[str, Any] | None) -> Best | None:
         reward=plus_minus(point["reward"]),
         reward_name=document["measures"][0],
     )
+
+
+def number(said: object) -> float:
+    """A number that a status says; 0 where another release left something else."""
+    try:
+        return float(str(said or 0))
+    except ValueError:
+        return 0.0
 
 
 def spec_digest(spec: Mapping[str, Any]) -> str:

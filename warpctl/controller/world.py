@@ -9,6 +9,7 @@ import threading
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 from warpctl import names
@@ -16,6 +17,7 @@ from warpctl.executors.job_facts import JobFacts, PodFacts, attempt, job_facts, 
 from warpctl.kube.api import Api, Object
 from warpctl.kube.reflector import Reflector
 from warpctl.kube.resources import JOBS, PODS, WARPRUNS
+from warpctl.plan.observed import AttemptState
 
 RunKey = tuple[str, str]
 """Namespace and name of a WarpRun."""
@@ -84,6 +86,8 @@ class Cluster:
     """"": all namespaces."""
     on_restart: Callable[[str], None] | None = None
     silence_seconds: float = 90.0
+    on_end: Callable[[JobFacts, tuple[PodFacts, ...], datetime], None] | None = None
+    """Told of every Job that is seen to end, once, with its pods and the time."""
     runs: Reflector[WarpRunObject] = field(init=False)
     jobs: Reflector[JobFacts] = field(init=False)
     pods: Reflector[PodFacts] = field(init=False)
@@ -170,6 +174,7 @@ class Cluster:
             return
         stage = (job.namespace, job.key, job.storage)
         with self._lock:
+            self._tell_of_end(before, after)
             if after is None:
                 self._charge(job)
                 _drop(self._jobs_by_owner, job.owner_uid, job.name)
@@ -195,6 +200,14 @@ class Cluster:
             job = self._run_of_job.get(pod.job_uid)
         if job is not None:
             self.enqueue((job.namespace, job.run))
+
+    def _tell_of_end(self, before: JobFacts | None, after: JobFacts | None) -> None:
+        """One that is gone, or about to go, without an end of its own was stopped. It ends once, whatever comes after."""
+        if self.on_end is None or before is None or before.is_deleting or before.state is not AttemptState.ACTIVE:
+            return
+        job = after or before
+        if after is None or after.is_deleting or after.state is not AttemptState.ACTIVE:
+            self.on_end(job, tuple(self._pods_by_job.get(job.uid, {}).values()), self.api.clock.now())
 
     def _charge(self, job: JobFacts) -> None:
         """Remember what a Job that has gone has cost."""
