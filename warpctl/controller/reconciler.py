@@ -19,6 +19,7 @@ from warpctl.controller.status_update import (
     Transition,
     best_of,
     cluster_status,
+    number,
     refused_status,
     spec_digest,
     transitions,
@@ -119,7 +120,7 @@ class Reconciler:
         driven = self._driven_for(run_object, run)
         now = self.now()
         ended = self.cluster.take_ended_gpu_seconds(run_object.uid)
-        earlier = float(run_object.status.get("endedGpuSeconds", 0)) + ended
+        earlier = number(run_object.status.get("endedGpuSeconds")) + ended
         try:
             driven.engine.earlier_gpu_seconds = earlier
             status = driven.engine.tick(now)
