@@ -84,10 +84,11 @@ def installed(api_cluster: ApiCluster | GivenCluster) -> None:
 def place(api_cluster: ApiCluster | GivenCluster, installed: None, namespace: str, tmp_path: Path) -> Iterator[Place]:
     """A namespace, a store and controllers that end with the test. Whatever the test does, no status may ever be wrong."""
     made = Place(Api(api_cluster.client()), api_cluster.kubeconfig, namespace, tmp_path)
-    with StatusHistory(Api(api_cluster.client()), namespace) as history:
+    made.history = StatusHistory(Api(api_cluster.client()), namespace)
+    with made.history:
         yield made
         made.end()
-    assert history.violations() == []
+    assert made.history.violations() == []
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.cluster.stand_in_workers import WAITS
+from tests.cluster.status_history import StatusHistory
 from warpctl import names
 from warpctl.kube.api import Api, Object
 from warpctl.kube.resources import JOBS, WARPRUNS
@@ -82,6 +83,8 @@ class Place:
     folder: Path
     config_body: dict[str, Any] = field(default_factory=dict)
     controllers: list[ControllerProcess] = field(default_factory=list)
+    history: StatusHistory = field(init=False)
+    """Every status of every run here."""
 
     @property
     def store(self) -> str:

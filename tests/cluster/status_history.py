@@ -29,6 +29,7 @@ class StatusHistory:
     namespace: str
     versions: defaultdict[str, list[Object]] = field(default_factory=lambda: defaultdict(list))
     """WarpRun's uid -> its versions, oldest first."""
+    _pardoned: set[str] = field(default_factory=set)
     _seen: set[tuple[str, str]] = field(default_factory=set)
     _stop: threading.Event = field(default_factory=threading.Event)
     _thread: threading.Thread | None = None
@@ -46,9 +47,27 @@ class StatusHistory:
         for run in self.api.list(WARPRUNS, self.namespace).items:
             self._record(run)
 
+    def pardon(self, run: Object) -> None:
+        """This version is a test's own work: it is not looked at, and what comes after it is a beginning."""
+        self._pardoned.add(run["metadata"]["resourceVersion"])
+
+    def statuses(self) -> list[Object]:
+        """All statuses so far."""
+        return [run["status"] for versions in self.versions.values() for run in list(versions) if run.get("status")]
+
     def violations(self) -> list[str]:
         """What did not hold, in sentences; [] when all was well."""
-        return [text for versions in self.versions.values() for text in violations(versions)]
+        found: list[str] = []
+        for versions in self.versions.values():
+            part: list[Object] = []
+            for run in versions:
+                if run["metadata"]["resourceVersion"] in self._pardoned:
+                    found += violations(part)
+                    part = []
+                else:
+                    part.append(run)
+            found += violations(part)
+        return found
 
     def _watch(self) -> None:
         version = ""

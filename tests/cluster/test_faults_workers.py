@@ -1,0 +1,68 @@
+"""How a worker ends decides what comes next, and what its run says of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.cluster.controllers import Place
+from tests.cluster.stand_in_workers import End, StandInWorkers
+from warpctl.errors import EXIT_FINAL, EXIT_INTERRUPTED, EXIT_RETRYABLE
+from warpctl.kube.resources import EVENTS
+from warpctl.spec.stage_input import StageInput
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(240)]
+
+LOG = "step 1\nstep 2\nstep 3\nerror NumericsError error='the loss is NaN'\n"
+ENDS = {
+    # Counted, until the limit of one more is used up.
+    "rl/1/1": [End(EXIT_RETRYABLE, message=LOG)] * 9,
+    # The place's: it told the worker to leave, killed it, ended it. None counts, and the fourth attempt is good.
+    "rl/1/2": [End(EXIT_INTERRUPTED), End(137), End(143), End()],
+    # Final at once.
+    "rl/1/3": [End(EXIT_FINAL, message=LOG)] * 9,
+    # Memory: the place's too, and there is a way out.
+    "rl/1/4": [End(137, reason="OOMKilled"), End()],
+}
+
+
+def test_each_way_to_fail_has_its_consequence_and_its_words(place: Place, workers: StandInWorkers) -> None:
+    def decide(told: StageInput, number: int) -> End:
+        return ENDS.get(told.stage_id, [End()] * 9)[number - 1]
+
+    workers.decide = decide
+    place.controller()
+    place.create(iterations=1, rlRuns=4, retry={"limit": 1, "backoffSeconds": 1})
+
+    place.wait(lambda: stalled_stages(place) == {"rl/1/1", "rl/1/3"}, "two have failed for good")
+    place.wait(lambda: place.jobs_by_stage()["rl/1/2"] == 4, "one is tried as often as its place fails")
+    place.wait(lambda: place.condition("Reconciling")["status"] == "False", "nothing is left to be done")
+    jobs = place.jobs_by_stage()
+    stages = {each["id"]: each["message"] for each in place.get()["status"]["stages"]}
+    stalled = place.condition("Stalled")
+
+    assert {stage: jobs[stage] for stage in ENDS} == {"rl/1/1": 2, "rl/1/2": 4, "rl/1/3": 1, "rl/1/4": 2}
+    assert "merge/1" not in jobs
+    last_lines = "exit code {}: step 2 / step 3 / error NumericsError error='the loss is NaN'"
+    assert stages["rl/1/1"] == f"2 attempts failed, retry.limit is 1; the last one: {last_lines.format(EXIT_RETRYABLE)}"
+    assert stages["rl/1/3"] == f"attempt 1 cannot succeed: {last_lines.format(EXIT_FINAL)}"
+    assert (stalled["status"], stalled["reason"]) == ("True", "StageStalled")
+    assert stalled["message"] == f"rl/1/1, rl/1/3: {stages['rl/1/1']}"
+    events = [
+        each
+        for each in place.api.list(EVENTS, place.namespace, fields="involvedObject.kind=WarpRun").items
+        if each["reason"] == "StageStalled"
+    ]
+    assert {each["type"] for each in events} == {"Warning"}
+    assert any("exit code" in each["message"] and "the loss is NaN" in each["message"] for each in events)
+    said = {each["message"] for status in place.history.statuses() for each in of_stage(status, "rl/1/4")}
+    assert any("out of memory" in each and "spec.compute.rl.memory" in each for each in said)
+
+
+def stalled_stages(place: Place) -> set[str]:
+    return {each["id"] for each in place.get().get("status", {}).get("stages", ()) if each["state"] == "Stalled"}
+
+
+def of_stage(status: dict[str, Any], stage: str) -> list[dict[str, Any]]:
+    return [{"message": "", **each} for each in status.get("stages", ()) if each["id"] == stage]
