@@ -1,4 +1,6 @@
-"""What Argo CD and Flux make of an object, asked of their own engines: evaluator/ is a Go program around gopher-lua and Flux's CEL."""
+"""What Argo CD and Flux make of an object, and Prometheus of a query, asked of their own engines: evaluator/ is a Go program around
+gopher-lua, Flux's CEL and the parser of PromQL.
+"""
 
 from __future__ import annotations
 
@@ -55,6 +57,11 @@ def flux_status(recipe: str, obj: Object) -> str:
 def kstatus(obj: Object) -> str:
     """What Flux and kubectl's successors say of `obj` without any health check of ours."""
     return str(_ask(tool="Kstatus", object=obj))
+
+
+def promql_metrics(expression: str) -> set[str]:
+    """Names of the metrics that a PromQL expression asks for; ValueError when Prometheus cannot read it."""
+    return set(_ask(tool="PromQL", script=expression))
 
 
 def _argo(kind: str) -> str:

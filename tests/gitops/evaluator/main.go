@@ -1,5 +1,6 @@
 // Asks Argo CD's and Flux's own engines how healthy objects are: gopher-lua with the libraries that Argo CD opens for scripts of
 // argocd-cm (package, base, table, and of os only time and date; no string), and Flux's evaluator of healthCheckExprs with kstatus.
+// Prometheus' own parser reads the expressions of rules and dashboards.
 //
 // Reads a JSON list of questions from standard input and writes the list of answers to standard output.
 package main
@@ -14,13 +15,15 @@ import (
 	"github.com/fluxcd/cli-utils/pkg/kstatus/status"
 	"github.com/fluxcd/pkg/apis/kustomize"
 	"github.com/fluxcd/pkg/runtime/cel"
+	"github.com/prometheus/prometheus/promql/parser"
 	lua "github.com/yuin/gopher-lua"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 )
 
 type question struct {
-	// Lua, Flux or Kstatus.
-	Tool   string                           `json:"tool"`
+	// Lua, Flux, Kstatus or PromQL.
+	Tool string `json:"tool"`
+	// Lua or PromQL.
 	Script string                           `json:"script"`
 	Checks kustomize.HealthCheckExpressions `json:"checks"`
 	Object unstructured.Unstructured        `json:"object"`
@@ -63,10 +66,28 @@ func ask(asked question) (any, error) {
 			return nil, err
 		}
 		return word(evaluator.Evaluate(context.Background(), &asked.Object))
+	case "PromQL":
+		return metrics(asked.Script)
 	case "Kstatus":
 		return word(status.Compute(&asked.Object))
 	}
 	return nil, fmt.Errorf("no tool %q", asked.Tool)
+}
+
+// Names of the metrics that an expression asks for.
+func metrics(expression string) (any, error) {
+	parsed, err := parser.NewParser(parser.Options{}).ParseExpr(expression)
+	if err != nil {
+		return nil, err
+	}
+	names := []string{}
+	parser.Inspect(parsed, func(node parser.Node, _ []parser.Node) error {
+		if selector, ok := node.(*parser.VectorSelector); ok {
+			names = append(names, selector.Name)
+		}
+		return nil
+	})
+	return names, nil
 }
 
 func word(result *status.Result, err error) (any, error) {
