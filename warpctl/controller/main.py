@@ -170,7 +170,9 @@ class Controller:
             if again is not None:
                 self.queue.add_after(key, again)
         except NotLeaderError:
+            # The lead may be back a moment later: a renewal was late, and nobody has taken over.
             result = "not-leader"
+            self.queue.add_failed(key)
         except ClusterError as error:
             result = "conflict" if error.is_conflict else "cluster-error"
             pause = self.queue.add_failed(key)
