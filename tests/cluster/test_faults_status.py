@@ -26,7 +26,7 @@ def of_an_older_release(status: dict[str, Any]) -> dict[str, Any]:
         "conditions": [{**each, "reason": "Phase", "message": "", "observedGeneration": 0} for each in kept],
         "stages": [{"id": "policy-1", "state": "Training"}, {"id": "rl/1/1", "state": "Stalled", "message": "gone"}],
         "gpuHours": "",
-        "endedGpuSeconds": "",
+        "endedGpuSeconds": "none",
         "iteration": 7,
         "phase": "Running",
     }
