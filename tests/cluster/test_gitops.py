@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -12,14 +13,16 @@ import pytest
 from ruamel.yaml import YAML
 
 from tests.cluster.controllers import Place
+from tests.cluster.harness.control_plane import ApiCluster
+from tests.cluster.harness.given import GivenCluster
 from tests.cluster.stand_in_workers import End, StandInWorkers
 from tests.gitops.recorded import STATUSES, as_recorded, load, shape
 from warpctl import names
-from warpctl.kube.resources import EVENTS, WARPRUNS
+from warpctl.kube.resources import EVENTS, JOBS, PODS, SERVICES, WARPRUNS
 from warpctl.spec.stage_input import StageInput
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
-TOP = Path(__file__).parents[2]
+SPECS = sorted((Path(__file__).parents[2] / "specs").glob("*.yaml"))
 UPDATE = "WARPCTL_UPDATE_GOLDEN"
 
 
@@ -141,6 +144,91 @@ def test_an_annotation_that_means_nothing_is_told_of_once_and_changes_nothing(
     place.wait(lambda: "ignored" not in place.condition("Ready")["message"], "it is forgotten with them")
     assert place.get()["status"]["ignored"] == []
     assert len(told()) == 3
+
+
+@pytest.mark.parametrize("manager", ["argocd-controller", "kustomize-controller"])
+def test_what_was_applied_from_git_is_never_reported_as_drift(
+    api_cluster: ApiCluster | GivenCluster, place: Place, workers: StandInWorkers, manager: str
+) -> None:
+    """Every example: applied twice, and compared again after a controller has worked on it."""
+    git = [YAML(typ="safe").load(path.read_text()) for path in SPECS]
+    for each in git:
+        each["metadata"]["namespace"] = place.namespace
+
+    def apply(body: dict[str, Any]) -> dict[str, Any]:
+        found: dict[str, Any] = place.api.apply(WARPRUNS, place.namespace, body, manager=manager, force=True)
+        return found
+
+    for each in git:
+        first, second = apply(each), apply(each)
+        assert second["metadata"]["resourceVersion"] == first["metadata"]["resourceVersion"]
+        assert second["spec"] == each["spec"]
+    place.controller()
+    run = place.create("whole", deletionPolicy="Delete")
+    place.wait_for("Succeeded", "whole")
+    for each in git:
+        name = each["metadata"]["name"]
+        place.wait(lambda name=name: place.condition("Ready", name), "the controller has looked at it")
+        seen = place.get(name)
+        assert (seen["metadata"]["generation"], seen["spec"]) == (1, each["spec"])
+        text = json.dumps(each)
+        flags = ("--server-side", f"--field-manager={manager}", f"--namespace={place.namespace}", "-f", "-")
+        api_cluster.kubectl("diff", *flags, stdin=text)  # exits with 1 where there is a difference
+
+    after = place.get("whole")
+    assert (after["metadata"]["generation"], after["spec"]) == (1, run["spec"])
+    written = [(each["manager"], each["fieldsV1"]) for each in after["metadata"]["managedFields"]]
+    ours = [fields for name, fields in written if name == "warpctl-controller"]
+    assert {part for fields in ours for part in fields} == {"f:status", "f:metadata"}
+    assert {part for fields in ours for part in fields.get("f:metadata", ())} == {"f:finalizers"}
+    assert len([name for name, fields in written if "f:spec" in fields]) == 1  # who created it
+    place.patch({"metadata": {"finalizers": []}}, "whole")
+
+
+TRACKING = {
+    "labels": {
+        "argocd.argoproj.io/instance": "runs",
+        "app.kubernetes.io/instance": "runs",
+        "kustomize.toolkit.fluxcd.io/name": "runs",
+        "kustomize.toolkit.fluxcd.io/namespace": "flux-system",
+        "team": "a",
+    },
+    "annotations": {
+        "argocd.argoproj.io/instance": "runs",
+        "argocd.argoproj.io/tracking-id": "runs:warpctl.dev/WarpRun:ml/demo",
+        "argocd.argoproj.io/sync-wave": "3",
+        "kustomize.toolkit.fluxcd.io/prune": "disabled",
+        "kubectl.kubernetes.io/last-applied-configuration": "{}",
+    },
+}
+
+
+def test_nothing_by_which_a_gitops_tool_knows_its_own_is_on_our_children(place: Place, workers: StandInWorkers) -> None:
+    """Argo CD would take a Job that bears its mark for its own, and prune it: it is not in Git."""
+    workers.decide = lambda told, number: None if told.kind == "rl" else End()
+    rl = {**place.spec()["compute"]["rl"], "nodes": 2}
+    place.controller()
+    place.api.create(
+        WARPRUNS,
+        place.namespace,
+        {
+            "apiVersion": WARPRUNS.api_version,
+            "kind": WARPRUNS.kind,
+            "metadata": {"name": "demo", **TRACKING},
+            "spec": place.spec(compute={**place.spec()["compute"], "rl": rl}),
+        },
+    )
+    place.wait(lambda: _stages(place, "demo", "Running") == {"rl/1/1", "rl/1/2"}, "both members train")
+
+    found = {kind.kind: place.api.list(kind, place.namespace).items for kind in (JOBS, PODS, SERVICES)}
+    assert all(len(items) >= 2 for items in found.values())
+    for child in (each for items in found.values() for each in items):
+        metadata = child["metadata"]
+        assert not set(TRACKING["annotations"]) & set(metadata.get("annotations") or ())
+        marks = {name: metadata["labels"].get(name) for name in TRACKING["labels"]}
+        assert "runs" not in marks.values()
+        assert marks["team"] is None
+        assert [owner["controller"] for owner in metadata["ownerReferences"]] == [True]  # no root of its own to Argo CD
 
 
 def _steps(told: StageInput) -> int:
