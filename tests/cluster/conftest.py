@@ -25,6 +25,7 @@ from tests.cluster.harness.node import NodeCluster
 from tests.cluster.stand_in_workers import StandInWorkers
 from tests.cluster.status_history import StatusHistory
 from warpctl.kube.api import Api
+from warpctl.kube.resources import DEFINITIONS
 
 GIVEN = "WARPCTL_TEST_KUBECONFIG"
 
@@ -74,10 +75,11 @@ def namespace(request: pytest.FixtureRequest) -> Iterator[str]:
     delete_namespace(core, name)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
 def installed(api_cluster: ApiCluster | GivenCluster) -> None:
-    """The CRD, once a cluster."""
-    install_crd(api_cluster)
+    """The CRD, where it is not there: a test may have taken it away."""
+    if Api(api_cluster.client()).get(DEFINITIONS, "", "warpruns.warpctl.dev") is None:
+        install_crd(api_cluster)
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from typing import Any, Self
 from tests.cluster.harness.kwok import PREFIX, kwok_annotations
 from warpctl import names
 from warpctl.kube.api import Api, Object
-from warpctl.kube.errors import ClusterError
+from warpctl.kube.errors import ClusterError, ClusterUnavailableError
 from warpctl.kube.reflector import Reflector
 from warpctl.kube.resources import PODS
 from warpctl.spec.stage_input import ENVIRONMENT_VARIABLE, StageInput
@@ -131,11 +131,16 @@ class StandInWorkers:
         """End a pod's container."""
         values: dict[str, Any] = {f"{PREFIX}/finish": None}
         values |= kwok_annotations(exit_code=end.exit_code, reason=end.reason, message=end.message)
-        try:
-            self.api.patch(PODS, self.namespace, pod, {"metadata": {"annotations": values}})
-        except ClusterError as error:
-            if not (error.is_absent or self._stop.is_set()):
-                raise
+        while not self._stop.is_set():
+            try:
+                self.api.patch(PODS, self.namespace, pod, {"metadata": {"annotations": values}})
+            except ClusterUnavailableError:
+                self._stop.wait(0.5)  # a kubelet goes on trying too
+                continue
+            except ClusterError as error:
+                if not (error.is_absent or self._stop.is_set()):
+                    raise
+            return
 
 
 def told_to(pod: Object) -> StageInput:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from tests.cluster.commands import call, spec_file
 from tests.cluster.controllers import Place
 from tests.cluster.stand_in_workers import End, StandInWorkers
 from warpctl import names
@@ -17,31 +15,6 @@ from warpctl.kube.resources import DEFINITIONS, WARPRUNS
 from warpctl.spec.stage_input import StageInput
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(240)]
-
-
-class Said:
-    def __init__(self, done: subprocess.CompletedProcess[str]) -> None:
-        self.code, self.out, self.err = done.returncode, done.stdout, done.stderr
-
-
-def call(place: Place, *arguments: str, kubeconfig: Path | None = None) -> Said:
-    """Run `warpctl` with the place's kubeconfig and namespace."""
-    options = ["--kubeconfig", str(kubeconfig or place.kubeconfig), "--namespace", place.namespace]
-    command = [sys.executable, "-m", "warpctl", *arguments, *options]
-    environment = {name: value for name, value in os.environ.items() if name != "KUBECONFIG"} | {"NO_COLOR": "1"}
-    return Said(subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, env=environment))
-
-
-def spec_file(place: Place, name: str = "demo", **changes: object) -> str:
-    path = place.folder / f"{name}.yaml"
-    body = {
-        "apiVersion": WARPRUNS.api_version,
-        "kind": "WarpRun",
-        "metadata": {"name": name},
-        "spec": place.spec(**changes),
-    }
-    path.write_text(json.dumps(body))
-    return str(path)
 
 
 def test_apply_waits_until_the_run_has_succeeded_and_get_shows_it(place: Place, workers: StandInWorkers) -> None:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -164,6 +166,32 @@ def test_a_run_that_is_disturbed_publishes_what_one_machine_publishes(
     _, row = node_cluster.kubectl("get", "warpruns", "-n", namespace).splitlines()
     assert row.split()[:4] == ["small", "Succeeded", "2/2", "12/12"]
     assert status["best"]["kl"] in row
+    see_what_is_left(node_cluster, namespace, tmp_path)
+
+
+def see_what_is_left(cluster: NodeCluster, namespace: str, folder: Path) -> None:
+    """The commands that look at a run: logs from pods and, once these are gone, from the store; the report; a point as a model."""
+
+    def said(*arguments: str) -> str:
+        command = [sys.executable, "-m", "warpctl", *arguments]
+        options = ["--namespace", namespace, "--kubeconfig", str(cluster.kubeconfig)]
+        done = subprocess.run([*command, *options], capture_output=True, text=True, check=False, timeout=300)
+        assert done.returncode == 0, f"{arguments}\n{done.stderr}"
+        return done.stdout
+
+    from_pod = said("logs", "small", "merge/1")
+    assert "started run=" in from_pod
+    assert said("logs", "small", "merge/1", "--follow") == from_pod
+    everything = said("logs", "small")
+    assert {"import/sft", "rl/1/1", "evaluate/2"} <= {line.split(" | ")[0] for line in everything.splitlines()}
+    cluster.kubectl("delete", "jobs", "--all", "-n", namespace, "--cascade=foreground")
+    assert from_pod.splitlines()[0] in said("logs", "small", "merge/1")
+    report = said("report", "small")
+    assert f"report: {STORE}/runs/{namespace}/small/report/report.html" in report
+    assert "Succeeded" in said("status", "small")
+    model = folder / "model"
+    said("export", "small", "--liti-rate", "0.5", "--to", str(model))
+    assert (model / "model.safetensors").exists()
 
 
 SUM = """

@@ -36,22 +36,16 @@ def apply(
     from warpctl import names
     from warpctl.cli.cluster import cluster, explained
     from warpctl.cli.terminal import next_steps, result
-    from warpctl.errors import UserError
     from warpctl.kube.resources import WARPRUNS
     from warpctl.spec.parse import parse_file
 
     runs = [parse_file(spec) for spec in specs]
     for spec, run in zip(specs, runs, strict=True):
-        _refuse_laptop_paths(spec, run)
+        refuse_laptop_paths(spec, run)
     connection = cluster(kubeconfig, context)
     applied = []
     for run in runs:
-        place = namespace or _own_namespace(run) or connection.namespace
-        if namespace and _own_namespace(run) not in ("", namespace):
-            raise UserError(
-                f"{run.metadata.name} says namespace {run.metadata.namespace}, --namespace says {namespace}",
-                hint="take one of them away",
-            )
+        place = place_of(run, namespace, connection)
         with explained(f"namespace {place} is not there"):
             written = connection.api.apply(
                 WARPRUNS,
@@ -68,7 +62,7 @@ def apply(
     if is_waiting:
         _wait(connection, applied)
     name = runs[0].metadata.name
-    next_steps(f"warpctl get {name}", f"kubectl describe warprun {name}")
+    next_steps(f"warpctl watch {name}", f"warpctl status {name} --cluster")
 
 
 def body_of(run: WarpRun, namespace: str) -> Object:
@@ -81,11 +75,24 @@ def body_of(run: WarpRun, namespace: str) -> Object:
     return body
 
 
+def place_of(run: WarpRun, namespace: str, connection: Connection) -> str:
+    """The namespace that a run goes to; UserError when its file and the command line disagree."""
+    from warpctl.errors import UserError
+
+    if namespace and _own_namespace(run) not in ("", namespace):
+        raise UserError(
+            f"{run.metadata.name} says namespace {run.metadata.namespace}, --namespace says {namespace}",
+            hint="take one of them away",
+        )
+    return namespace or _own_namespace(run) or connection.namespace
+
+
 def _own_namespace(run: WarpRun) -> str:
     return run.metadata.namespace if "namespace" in run.metadata.model_fields_set else ""
 
 
-def _refuse_laptop_paths(spec: str, run: WarpRun) -> None:
+def refuse_laptop_paths(spec: str, run: WarpRun) -> None:
+    """UserError for what only this machine can read."""
     from warpctl.errors import UserError
     from warpctl.render.tenancy import laptop_paths
 

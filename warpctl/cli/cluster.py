@@ -24,9 +24,12 @@ def cluster(kubeconfig: str, context: str) -> Connection:
     """The cluster that kubectl would speak to."""
     import os
 
+    from stamina.instrumentation import set_on_retry_hooks
+
     from warpctl import __version__
     from warpctl.kube.connection import connect
 
+    set_on_retry_hooks(())  # its own would print log lines among the results
     return connect(os.environ, kubeconfig=kubeconfig, context=context, agent=f"warpctl/{__version__}")
 
 

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from warpctl.cli.any_run import ClusterOption
+from warpctl.cli.cluster import ContextOption, KubeconfigOption, NamespaceOption
 from warpctl.cli.options import RunArgument, StateDirOption
 
 
@@ -50,16 +52,20 @@ def export(
     is_push: Annotated[
         bool, typer.Option("--push", help="Really upload to hf://; without it, only say what would be uploaded.")
     ] = False,
+    is_in_cluster: ClusterOption = False,
+    namespace: NamespaceOption = "",
+    context: ContextOption = "",
+    kubeconfig: KubeconfigOption = "",
     state_dir: StateDirOption = "",
 ) -> None:
     """Write one point of the front as a model folder for transformers: weights, tokenizer, model card, spec and front.
 
     With hf://owner/name it is a dry run until --push is given.
     """
+    from warpctl.cli.any_run import resolve_any
     from warpctl.cli.export_point import choose_by_kl, choose_by_rate, export_task
     from warpctl.cli.export_process import check_destination, is_hub, run_export
     from warpctl.cli.export_text import files_text, point_text
-    from warpctl.cli.run_reference import resolve
     from warpctl.cli.terminal import next_steps, result
     from warpctl.errors import UserError
     from warpctl.workers.hub_upload import repository_of
@@ -75,7 +81,9 @@ def export(
         raise UserError("--push goes with --to hf://owner/name only", hint="a folder is written without it")
     if is_hub(to):
         repository_of(to)
-    reference = resolve(run, state_dir)
+    reference = resolve_any(
+        run, state_dir, is_in_cluster=is_in_cluster, namespace=namespace, context=context, kubeconfig=kubeconfig
+    )
     observed = reference.engine().observe()
     point = (
         choose_by_rate(reference, observed, liti_rate, iteration)
@@ -85,7 +93,9 @@ def export(
     task = export_task(reference, observed, point, destination=to, dtype=dtype.value)
     if is_hub(to) and not is_push:
         result(f"{point_text(point, task)}\n\n{files_text(task)}")
-        next_steps(f"warpctl export {_again(run, liti_rate, max_kl, iteration, dtype)} --to {to} --push  # uploads")
+        next_steps(
+            f"warpctl export {_again(f'{run} --cluster' if reference.is_in_cluster else run, liti_rate, max_kl, iteration, dtype)} --to {to} --push  # uploads"
+        )
         return
     is_there = not is_hub(to) and check_destination(task)
     place = to if is_there else run_export(task) or to

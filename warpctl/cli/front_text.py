@@ -39,7 +39,7 @@ def report_place(reference: RunReference) -> str:
     """Path, or URI, of the report page; "" when there is none of this spec yet."""
     run, store = reference.run, reference.store
     path = artifacts.report(run.metadata.namespace, run.metadata.name, PAGE)
-    if store.stat(path) is None or not reference.shows_own_report():
+    if not reference.shows_own_report() or store.stat(path) is None:
         return ""
     local = store.local_path(path)
     return str(local) if local is not None else store.uri(path)

@@ -35,6 +35,15 @@ class LogSource:
 
 def find_logs(reference: RunReference, observed: Observed, wanted: Wanted) -> list[LogSource]:
     """Logs in the order of the graph; UserError when the run has no such stage."""
+    return [
+        source
+        for stage in wanted_stages(reference, observed, wanted)
+        for source in _sources(reference, stage, observed, wanted)
+    ]
+
+
+def wanted_stages(reference: RunReference, observed: Observed, wanted: Wanted) -> list[Stage]:
+    """Stages whose keys are known, in the order of the graph; UserError when the run has no such stage."""
     graph = stages(reference.run, observed.imported())
     matching = [stage for stage in graph.stages.values() if is_wanted(stage.id, wanted.stage)]
     if not matching and not any(is_wanted(stage_id, wanted.stage) for stage_id in graph.pending):
@@ -42,7 +51,7 @@ def find_logs(reference: RunReference, observed: Observed, wanted: Wanted) -> li
         raise UserError(
             f'the run has no stage "{wanted.stage}"', hint=f"a stage is named such as rl/1/2; kinds: {', '.join(kinds)}"
         )
-    return [source for stage in matching for source in _sources(reference, stage, observed, wanted)]
+    return matching
 
 
 def is_wanted(stage_id: str, prefix: str) -> bool:
@@ -51,12 +60,17 @@ def is_wanted(stage_id: str, prefix: str) -> bool:
 
 
 def _sources(reference: RunReference, stage: Stage, observed: Observed, wanted: Wanted) -> Iterator[LogSource]:
-    attempt = _chosen(observed.attempts.get(stage.key, ()), wanted)
+    attempt = chosen(observed.attempts.get(stage.key, ()), wanted)
     if attempt is not None:
         file = local_log(reference, attempt)
         if file.exists():
             yield LogSource(stage.id, file)
             return
+    yield from stored_logs(reference, stage, observed, wanted)
+
+
+def stored_logs(reference: RunReference, stage: Stage, observed: Observed, wanted: Wanted) -> Iterator[LogSource]:
+    """What a worker has left in the store at its end: of the attempt of a number, else of the one that was published."""
     committed = observed.committed.get(stage.key)
     if wanted.number:
         yield from _stored(reference, stage, wanted.number)
@@ -72,7 +86,8 @@ def local_log(reference: RunReference, attempt: Attempt) -> Path:
     return executor.log_file(attempt)
 
 
-def _chosen(attempts: tuple[Attempt, ...], wanted: Wanted) -> Attempt | None:
+def chosen(attempts: tuple[Attempt, ...], wanted: Wanted) -> Attempt | None:
+    """The attempt that is wanted, of those that the executor still knows."""
     if wanted.number:
         return next((attempt for attempt in attempts if attempt.number == wanted.number), None)
     position = -2 if wanted.is_previous else -1

@@ -21,7 +21,7 @@ def print_logs(reference: RunReference, sources: Sequence[LogSource]) -> None:
     has_prefix = len({source.stage_id for source in sources}) > 1
     for source in sources:
         data = source.file.read_bytes() if source.file is not None else reference.store.read_or_none(source.path) or b""
-        _print(source.stage_id, data, has_prefix=has_prefix)
+        print_log(source.stage_id, data, has_prefix=has_prefix)
 
 
 def follow(reference: RunReference, engine: Engine, wanted: Wanted) -> None:
@@ -35,7 +35,7 @@ def follow(reference: RunReference, engine: Engine, wanted: Wanted) -> None:
             if source.file is not None:
                 data = _news(source.file, offsets.get(source.file, 0), is_last=is_last)
                 offsets[source.file] = offsets.get(source.file, 0) + len(data)
-                _print(source.stage_id, data, has_prefix=has_prefix)
+                print_log(source.stage_id, data, has_prefix=has_prefix)
         if is_last:
             return
         time.sleep(PAUSE_SECONDS)
@@ -64,7 +64,8 @@ def _news(file: Path, offset: int, *, is_last: bool) -> bytes:
     return data if is_last else data[: data.rfind(b"\n") + 1]
 
 
-def _print(stage_id: str, data: bytes, *, has_prefix: bool) -> None:
+def print_log(stage_id: str, data: bytes, *, has_prefix: bool) -> None:
+    """Its lines, each behind the stage's name where several are shown."""
     lines = data.decode(errors="replace").splitlines()
     if lines:
         result("\n".join(f"{stage_id} | {line}" if has_prefix else line for line in lines))

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from warpctl.cli.any_run import ClusterOption
+from warpctl.cli.cluster import ContextOption, KubeconfigOption, NamespaceOption
 from warpctl.cli.options import RunArgument, StateDirOption
+
+if TYPE_CHECKING:
+    from warpctl.cli.log_sources import Wanted
+    from warpctl.cli.run_reference import RunReference
 
 
 def logs(
@@ -22,12 +28,19 @@ def logs(
     attempt: Annotated[
         int, typer.Option("--attempt", min=0, show_default=False, help="The attempt of this number.")
     ] = 0,
+    node: Annotated[
+        int, typer.Option("--node", min=-1, show_default=False, help="In a cluster: the pod of this index only.")
+    ] = -1,
+    is_in_cluster: ClusterOption = False,
+    namespace: NamespaceOption = "",
+    context: ContextOption = "",
+    kubeconfig: KubeconfigOption = "",
     state_dir: StateDirOption = "",
 ) -> None:
-    """Print the logs of a run's stages, the newest attempt of each, from this machine or else from the store."""
+    """Print the logs of a run's stages, the newest attempt of each, from this machine or its pods, or else from the store."""
+    from warpctl.cli.any_run import resolve_any
     from warpctl.cli.log_sources import Wanted, find_logs
     from warpctl.cli.log_stream import follow, print_logs
-    from warpctl.cli.run_reference import resolve
     from warpctl.cli.terminal import next_steps
     from warpctl.errors import UserError
 
@@ -35,8 +48,14 @@ def logs(
         raise UserError("--previous and --attempt exclude each other", hint="--attempt 1 is the first attempt")
     if is_following and (is_previous or attempt):
         raise UserError("--follow shows the newest attempts only", hint="leave out --previous and --attempt")
-    reference = resolve(run, state_dir)
     wanted = Wanted(stage.rstrip("/"), is_previous=is_previous, number=attempt)
+    reference = resolve_any(
+        run, state_dir, is_in_cluster=is_in_cluster, namespace=namespace, context=context, kubeconfig=kubeconfig
+    )
+    if reference.is_in_cluster:
+        _of_pods(reference, wanted, node, is_following=is_following)
+        next_steps(f"warpctl status {run} --cluster")
+        return
     engine = reference.engine()
     found = find_logs(reference, engine.observe(), wanted)
     if is_following:
@@ -47,3 +66,14 @@ def logs(
     else:
         print_logs(reference, found)
     next_steps(f"warpctl status {run}")
+
+
+def _of_pods(reference: RunReference, wanted: Wanted, node: int, *, is_following: bool) -> None:
+    from warpctl.cli.cluster_logs import follow_pods, print_pods
+    from warpctl.cli.cluster_run import ClusterRun
+
+    assert isinstance(reference, ClusterRun)
+    if is_following:
+        follow_pods(reference, wanted, node)
+    else:
+        print_pods(reference, wanted, node)

@@ -1,7 +1,7 @@
 """The `warpctl` program: commands by name, and one place where every error becomes text and an exit code.
 
 Exit codes: 0 done, 1 the run or operation failed, 2 bad input, 130 interrupted;
-`plan --detailed-exitcode`: 0 nothing to do, 1 something to do, 2 error.
+`diff` and `plan --detailed-exitcode`: 0 nothing to do, 1 something to do, 2 error.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import typer
 from warpctl import __version__
 from warpctl.cli.apply import apply
 from warpctl.cli.controller import controller
+from warpctl.cli.diff import diff
 from warpctl.cli.error_text import show_crash, show_error, show_usage_error
 from warpctl.cli.export import export
 from warpctl.cli.gc import gc
@@ -28,6 +29,7 @@ from warpctl.cli.status import status
 from warpctl.cli.validate import validate
 from warpctl.cli.verbs import cancel, delete, refresh, resume, retry, suspend
 from warpctl.cli.version import version
+from warpctl.cli.watch import watch
 from warpctl.errors import EXIT_CTRL_C, EXIT_DONE, EXIT_FAILED, WarpctlError
 
 app = typer.Typer(
@@ -48,7 +50,9 @@ app.command(short_help="Print, or first make, the report of a run.")(report)
 app.command(short_help="Write a point of the front as a model folder.")(export)
 app.command(short_help="Show, or sweep, what no run wants any more.")(gc)
 app.command(short_help="Hand WarpRuns to a cluster.")(apply)
+app.command(short_help="In a cluster: what a changed file would rerun, cancel, reuse.")(diff)
 app.command(short_help="List the WarpRuns of a cluster.")(get)
+app.command(short_help="In a cluster: a run as it goes.")(watch)
 app.command(short_help="In a cluster: let a run's workers save and leave.")(suspend)
 app.command(short_help="In a cluster: go on with a run.")(resume)
 app.command(short_help="In a cluster: stop a run without touching its spec.")(cancel)
@@ -84,10 +88,16 @@ def main() -> None:
     sys.exit(run_command(sys.argv[1:] or ["--help"]))
 
 
-def run_command(arguments: list[str]) -> int:
+def plugin() -> None:
+    """The console script kubectl-warprun, which kubectl runs as `kubectl warprun`: RUN is a WarpRun of the cluster."""
+    os.environ["WARPCTL_CLUSTER"] = "1"
+    sys.exit(run_command(sys.argv[1:] or ["--help"], program="kubectl warprun"))
+
+
+def run_command(arguments: list[str], *, program: str = "warpctl") -> int:
     """Run one command line; returns the exit code, having said on stderr what went wrong."""
     try:
-        code = app(arguments, prog_name="warpctl", standalone_mode=False)
+        code = app(arguments, prog_name=program, standalone_mode=False)
         sys.stdout.flush()
     except WarpctlError as error:
         return show_error(error)
@@ -99,6 +109,6 @@ def run_command(arguments: list[str]) -> int:
     except Exception as error:  # noqa: BLE001  # the last net: nobody but us would see a traceback
         if hasattr(error, "format_message"):  # click's usage errors, whichever click typer brings along
             context = getattr(error, "ctx", None)
-            return show_usage_error(error.format_message(), context.command_path if context else "warpctl")
+            return show_usage_error(error.format_message(), context.command_path if context else program)
         return show_crash(error)
     return code if isinstance(code, int) else EXIT_DONE

@@ -12,12 +12,12 @@ from warpctl.cli.spec_changes import changes_text
 from warpctl.cli.table import table_text
 
 
-def plan_text(plan: Planned, *, is_wide: bool) -> str:
+def plan_text(plan: Planned, *, is_wide: bool, since: str = "Changes since the last run") -> str:
     """The head, the stages (by iteration and kind; wide: one by one), the changes, the sum."""
     head = f"WarpRun {plan.run.full_name}  {shape_text(plan.run)}"
     parts = [head, _stages_wide(plan) if is_wide else _stages(plan)]
     if plan.changes:
-        parts.append(f"Changes since the last run\n{changes_text(plan.changes, sys.stdout)}")
+        parts.append(f"{since}\n{changes_text(plan.changes, sys.stdout)}")
     elif plan.has_run_before:
         parts.append("Nothing in the spec has changed since the last run.")
     return "\n\n".join([*parts, _sum(plan)])

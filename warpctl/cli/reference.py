@@ -13,13 +13,16 @@ Made from `--help` by `python -m warpctl.cli.reference`; a test checks that it i
 
 | exit code | means |
 | --- | --- |
-| 0 | done; `plan --detailed-exitcode`: nothing to do |
-| 1 | the run or operation failed; `plan --detailed-exitcode`: something to do; `status --exit-code`: not succeeded |
-| 2 | bad input: a spec, an argument, a run that another process works on; `plan --detailed-exitcode`: any error |
+| 0 | done; `diff` and `plan --detailed-exitcode`: nothing to do |
+| 1 | the run or operation failed (`watch`, `apply --wait`: it stalled); `diff` and `plan --detailed-exitcode`: something to do; `status --exit-code`: not succeeded |
+| 2 | bad input: a spec, an argument, a run that another process works on; `diff` and `plan --detailed-exitcode`: any error |
 | 130 | interrupted by Ctrl-C or SIGTERM; the workers saved, the same command goes on |
 
 Results go to stdout, everything else to stderr. `NO_COLOR=1` or `--no-color` (before the command) means no colour, no bold, no
-dim and ASCII symbols. RUN is a spec file, or the name (or namespace/name) of a run of this machine.
+dim and ASCII symbols. RUN is a spec file, or the name (or namespace/name) of a run of this machine. With `--cluster`, `-n`, `--context` or `--kubeconfig` it is the
+name of a WarpRun of a cluster: `status`, `logs`, `report` and `export` then read its Jobs, pods and Events (your kubeconfig's rights) and its
+store (your own credentials); where the store cannot be read, `status` and `watch` show what the controller has written down. All commands also
+run as `kubectl warprun ...`, where RUN is always a WarpRun of the cluster.
 """
 
 

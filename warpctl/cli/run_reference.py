@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,12 @@ from warpctl.engine import Engine
 from warpctl.errors import UserError
 from warpctl.executors.local import LocalExecutor
 from warpctl.executors.places import Machine
+from warpctl.plan.progress import summarise
 from warpctl.plan.stages import stages
 from warpctl.reports.summary import load_front
 from warpctl.spec.parse import parse_file, resolve_relative_uris
 from warpctl.spec.stage_input import StageKind
+from warpctl.spec.status import RunStatus
 from warpctl.spec.warp_run import WarpRun
 from warpctl.storage.store import Store
 
@@ -31,6 +34,19 @@ class RunReference:
     run: WarpRun
     store: Store
     folder: StateFolder
+
+    @property
+    def is_in_cluster(self) -> bool:
+        """Whether a cluster's controller drives it."""
+        return False
+
+    def look(self, now: datetime) -> RunStatus:
+        """The run as it is now. Changes nothing."""
+        return summarise(self.run, self.engine().observe(), now)
+
+    def events_text(self) -> str:
+        """What a cluster has noted about it; "" outside of one."""
+        return ""
 
     @property
     def spec_path(self) -> Path:

@@ -1,0 +1,141 @@
+"""Logs of a cluster run: from its pods while they are there, from the store once they are gone."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from warpctl.cli.cluster_run import ClusterRun, look_at_jobs, refreshed
+from warpctl.cli.log_sources import Wanted, chosen, stored_logs, wanted_stages
+from warpctl.cli.log_stream import print_log
+from warpctl.controller.world import Cluster
+from warpctl.errors import UserError
+from warpctl.executors.job_facts import JobFacts, PodFacts
+from warpctl.kube.errors import ClusterError
+from warpctl.kube.resources import PODS
+from warpctl.plan.observed import Attempt, Observed
+from warpctl.plan.progress import summarise
+from warpctl.plan.stages import Stage
+from warpctl.render.failure_policy import CONTAINER
+from warpctl.spec.status import STALLED, SUCCEEDED, SUSPENDED, StageState
+
+PAUSE_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class PodLog:
+    """The log of one pod; `label` is the stage, with the pod's index where there are several."""
+
+    label: str
+    pod: PodFacts
+
+
+def print_pods(reference: ClusterRun, wanted: Wanted, node: int) -> None:
+    """Every wanted log from its beginning; UserError when there is none yet."""
+    world = look_at_jobs(reference.connection, reference.namespace)
+    observed = reference.engine_over(world).observe()
+    found: list[tuple[str, bytes]] = []
+    for stage in wanted_stages(reference, observed, wanted):
+        logs = [(each.label, _read(reference, each.pod)) for each in _pod_logs(world, stage, observed, wanted, node)]
+        said = [(label, text.encode()) for label, text in logs if text is not None]
+        found += said or [
+            (each.stage_id, reference.store.read_or_none(each.path) or b"")
+            for each in stored_logs(reference, stage, observed, wanted)
+        ]
+    if not found:
+        which = f"attempt {wanted.number} of " if wanted.number else ""
+        raise UserError(
+            f"there is no log of {which}{wanted.stage or 'any stage'} yet",
+            hint=f"`warpctl status {reference.typed} --cluster` lists stages and attempts",
+        )
+    for label, data in found:
+        print_log(label, data, has_prefix=len(found) > 1)
+
+
+def follow_pods(reference: ClusterRun, wanted: Wanted, node: int) -> None:
+    """Print what is there and what comes, until the wanted stages are published or nothing goes on."""
+    streams: dict[str, _Stream] = {}
+    while True:
+        reference = refreshed(reference)
+        world = look_at_jobs(reference.connection, reference.namespace)
+        engine = reference.engine_over(world)
+        observed = engine.observe()
+        own = wanted_stages(reference, observed, wanted)
+        for stage in own:
+            for log in _pod_logs(world, stage, observed, wanted, node):
+                if log.pod.uid not in streams and (log.pod.is_running or log.pod.exit_code is not None):
+                    streams[log.pod.uid] = _Stream(reference, log, has_prefix=len(own) > 1 or bool(streams))
+        if not _goes_on(reference, observed, {stage.id for stage in own}):
+            break
+        time.sleep(PAUSE_SECONDS)
+    for stream in streams.values():
+        stream.thread.join()
+
+
+def _goes_on(reference: ClusterRun, observed: Observed, wanted: set[str]) -> bool:
+    status = reference.seen(summarise(reference.run, observed, reference.connection.api.server_time()))
+    own = [stage for stage in status.stages if stage.id in wanted]
+    if any(stage.state is StageState.RUNNING for stage in own):
+        return True
+    if any(status.is_true(kind) for kind in (SUCCEEDED, SUSPENDED, STALLED)):
+        return False
+    return not own or any(stage.state is not StageState.SUCCEEDED for stage in own)
+
+
+def _pod_logs(world: Cluster, stage: Stage, observed: Observed, wanted: Wanted, node: int) -> Iterator[PodLog]:
+    attempt = chosen(observed.attempts.get(stage.key, ()), wanted)
+    job = _job_of(world, attempt) if attempt else None
+    if job is None:
+        return
+    pods = sorted(world.pods_of(job.uid), key=lambda pod: pod.index)
+    for pod in pods:
+        if node in (-1, pod.index):
+            yield PodLog(f"{stage.id}#{pod.index}" if job.nodes > 1 else stage.id, pod)
+
+
+def _job_of(world: Cluster, attempt: Attempt) -> JobFacts | None:
+    jobs = (job for job in world.jobs.items() if job.key == attempt.key and job.number == attempt.number)
+    return next(jobs, None)
+
+
+def _read(reference: ClusterRun, pod: PodFacts) -> str | None:
+    """The whole log; None where the pod has none yet, or none any more."""
+    try:
+        return reference.connection.api.text(
+            PODS.path(pod.namespace, pod.name, "log"),
+            query={"container": CONTAINER},
+            what=f"read the log of pod {pod.name}",
+        )
+    except ClusterError as error:
+        if error.is_forbidden:
+            raise
+        return None
+
+
+@dataclass
+class _Stream:
+    """Prints one pod's log as it grows, in a thread of its own."""
+
+    reference: ClusterRun
+    log: PodLog
+    has_prefix: bool
+    thread: threading.Thread = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.thread = threading.Thread(target=self._print, daemon=True)
+        self.thread.start()
+
+    def _print(self) -> None:
+        pod = self.log.pod
+        try:
+            lines = self.reference.connection.api.lines(
+                PODS.path(pod.namespace, pod.name, "log"),
+                query={"container": CONTAINER, "follow": "true"},
+                what=f"follow the log of pod {pod.name}",
+            )
+            for line in lines:
+                print_log(self.log.label, line.encode(), has_prefix=self.has_prefix)
+        except ClusterError as error:
+            print_log(self.log.label, f"({error.message})".encode(), has_prefix=self.has_prefix)
