@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,7 @@ from tests.cluster.controllers import Place
 from tests.cluster.harness.control_plane import ApiCluster
 from tests.cluster.harness.given import GivenCluster
 from tests.cluster.stand_in_workers import End, StandInWorkers
+from tests.gitops.health_engines import GITOPS, argo_act, argo_actions, argo_health
 from tests.gitops.recorded import STATUSES, as_recorded, load, shape
 from warpctl import names
 from warpctl.kube.resources import EVENTS, JOBS, PODS, SERVICES, WARPRUNS
@@ -183,6 +185,48 @@ def test_what_was_applied_from_git_is_never_reported_as_drift(
     assert {part for fields in ours for part in fields.get("f:metadata", ())} == {"f:finalizers"}
     assert len([name for name, fields in written if "f:spec" in fields]) == 1  # who created it
     place.patch({"metadata": {"finalizers": []}}, "whole")
+
+
+@pytest.mark.timeout(900)  # the first one builds the engine
+def test_argo_cds_actions_stop_a_run_let_it_go_on_and_try_it_again(place: Place, workers: StandInWorkers) -> None:
+    """As Argo CD does it: the script changes the object, what has changed is sent as a patch."""
+
+    def act(action: str) -> None:
+        seen = place.get()
+        assert argo_actions(seen)[action]
+        before, after = (each["metadata"].get("annotations") or {} for each in (seen, argo_act(action, seen)))
+        place.patch({"metadata": {"annotations": dict.fromkeys(before) | after}})
+
+    workers.decide = lambda told, number: None if told.kind == "rl" and number == 1 else End()
+    place.controller()
+    place.create()
+    place.wait(lambda: _stages(place, "demo", "Running") == {"rl/1/1", "rl/1/2"}, "both members train")
+
+    act("suspend")
+    place.wait_for("Suspended")
+    assert argo_health(place.get())[0] == "Suspended"
+    workers.decide = lambda told, number: End(42, message="no pad token") if told.stage_id == "rl/1/1" else End()
+    act("resume")
+    place.wait_for("Stalled")
+    place.wait(lambda: argo_health(place.get())[0] == "Degraded", "Argo CD says so")
+    workers.decide = lambda told, number: End()
+    time.sleep(1.1)  # failures before this second are pardoned, not those in it
+    act("retry")
+    place.wait_for("Succeeded")
+    assert argo_health(place.get())[0] == "Healthy"
+
+
+def test_the_patch_of_argocd_cm_keeps_what_is_there(api_cluster: ApiCluster | GivenCluster, namespace: str) -> None:
+    api_cluster.kubectl(
+        "create", "configmap", "argocd-cm", f"--namespace={namespace}", "--from-literal=url=https://argo"
+    )
+    patch = (GITOPS / "argocd-cm.yaml").read_text().replace("namespace: argocd", f"namespace: {namespace}")
+
+    flags = (f"--namespace={namespace}", "--output=json", f"--patch={patch}")
+    found = json.loads(api_cluster.kubectl("patch", "configmap", "argocd-cm", *flags))
+
+    kinds = {f"resource.customizations.{kind}.warpctl.dev_WarpRun" for kind in ("health", "actions")}
+    assert set(found["data"]) == {"url", *kinds}
 
 
 TRACKING = {

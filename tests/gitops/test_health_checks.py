@@ -11,7 +11,9 @@ import pytest
 
 from tests.gitops.health_engines import argo_act, argo_actions, argo_health, flux_status, kstatus
 from tests.gitops.recorded import kinds, load
+from tests.gitops.test_monitoring import MOVING
 from warpctl import names
+from warpctl.spec.reasons import Reason
 from warpctl.spec.status import READY, RECONCILING, STALLED, SUCCEEDED, SUSPENDED
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]  # the first one builds the engines
@@ -48,7 +50,7 @@ def test_health_of_a_recorded_status(kind: str) -> None:
     assert seen == EXPECTED[kind]
 
 
-@pytest.mark.parametrize("reason", ["InvalidSpec", "StoreDenied", "NotAllowed"])
+@pytest.mark.parametrize("reason", sorted(set(Reason) - MOVING - {Reason.STAGE_STALLED}))
 def test_a_run_that_was_refused_is_degraded_for_whatever_reason(reason: str) -> None:
     obj = load("not-allowed")
     for condition in obj["status"]["conditions"]:
