@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
@@ -11,6 +11,7 @@ from warpctl.cli.cluster import ContextOption, KubeconfigOption, NamespaceOption
 from warpctl.cli.options import RunArgument, StateDirOption
 
 if TYPE_CHECKING:
+    from warpctl.cli.cluster_run import ClusterRun
     from warpctl.cli.log_sources import Wanted
     from warpctl.cli.run_reference import RunReference
 
@@ -70,10 +71,6 @@ def logs(
 
 def _of_pods(reference: RunReference, wanted: Wanted, node: int, *, is_following: bool) -> None:
     from warpctl.cli.cluster_logs import follow_pods, print_pods
-    from warpctl.cli.cluster_run import ClusterRun
 
-    assert isinstance(reference, ClusterRun)
-    if is_following:
-        follow_pods(reference, wanted, node)
-    else:
-        print_pods(reference, wanted, node)
+    show = follow_pods if is_following else print_pods
+    show(cast("ClusterRun", reference), wanted, node)
