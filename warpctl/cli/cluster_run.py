@@ -103,7 +103,7 @@ class ClusterRun(RunReference):
             self.run,
             executor,
             self.store,
-            retry_since=retry_since(seen),
+            retry_since=retry_since(seen, self.connection.api.clock.now()),
             earlier_gpu_seconds=float(self.status.get("endedGpuSeconds", 0)),
         )
         return engine, executor

@@ -134,7 +134,7 @@ class Reconciler:
                 ended_gpu_seconds=earlier,
                 best=driven.best,
                 report=driven.report,
-                ignored=ignored_verbs(run_object.verbs),
+                ignored=ignored_verbs(run_object.verbs, now),
             )
             self._write(run_object, cluster_status(status, facts, run_object.status, now))
         except BaseException:
@@ -165,7 +165,7 @@ class Reconciler:
             driven = self._driven[run_object.uid] = Driven(Engine(run, executor, store), executor)
         driven.engine.run = driven.executor.run = run
         driven.executor.config = self.config
-        driven.engine.retry_since = retry_since(run_object)
+        driven.engine.retry_since = retry_since(run_object, self.now())
         return driven
 
     def _look_at_report(self, driven: Driven, run: WarpRun) -> None:
@@ -275,9 +275,9 @@ class Reconciler:
                 del self._driven[uid]
 
 
-def retry_since(run_object: WarpRunObject) -> datetime | None:
+def retry_since(run_object: WarpRunObject, now: datetime) -> datetime | None:
     """The instant of the retry annotation; one that is none asks for nothing."""
-    return retry_instant(run_object.annotations.get(names.RETRY, ""))
+    return retry_instant(run_object.annotations.get(names.RETRY, ""), now)
 
 
 def _reason_of(error: WarpctlError) -> Reason:
