@@ -152,10 +152,14 @@ class Reconciler:
             if stage.state is StageState.RETRYING and stage.retry_at:
                 waits.append((datetime.fromisoformat(stage.retry_at) - now).total_seconds() + 0.05)
             if stage.state is StageState.RUNNING:
-                waits.append(float(self.config.progress_seconds))
+                waits.append(self._progress_pause())
         if driven.executor.is_waiting_for_pods():
             waits.append(15.0)
         return max(0.05, min(waits))
+
+    def _progress_pause(self) -> float:
+        """Looking at progress is worth a bounded share of the store and of this process, however many runs are at work."""
+        return max(float(self.config.progress_seconds), len(self._driven) / self.config.progress_passes_per_second)
 
     def _driven_for(self, run_object: WarpRunObject, run: WarpRun) -> Driven:
         driven = self._driven.get(run_object.uid)

@@ -96,6 +96,8 @@ class ControllerConfig(SpecModel):
     """Passes at once."""
     progress_seconds: Annotated[int, Ge(1), Le(3600)] = 30
     """Least time between two looks at the progress of a running stage."""
+    progress_passes_per_second: Annotated[int, Ge(1), Le(10_000)] = 10
+    """Passes a second, over all runs, that only look at progress: with 1,000 runs at work each is looked at every 100 seconds."""
     resync_seconds: Annotated[int, Ge(10), Le(86_400)] = 600
     """A pass of every unfinished run at least this often."""
 
