@@ -34,6 +34,12 @@ FAULTS: dict[str, tuple[int, list[tuple[dict[str, Any], int]], dict[str, Any]]] 
 }
 
 
+def has_met(proxy: HttpProxy, requests: dict[str, Any]) -> bool:
+    return any(
+        method == requests["method"] and re.search(requests["path"], target) for method, target, _ in proxy.faults
+    )
+
+
 @pytest.mark.parametrize("kind", FAULTS)
 def test_answers_that_are_no_success_cost_time_and_nothing_else(
     place: Place, workers: StandInWorkers, api_cluster, kind: str
@@ -43,7 +49,7 @@ def test_answers_that_are_no_success_cost_time_and_nothing_else(
     with HttpProxy(api_cluster) as proxy:
         for requests, count in orders:
             for _ in range(count):
-                proxy.fail(status, **requests, **how, after=chance.choice([0, 0, 0, 1]))
+                proxy.fail(status, **requests, **how, after=chance.choice([0, 0, 0, 1]) if count > 1 else 0)
         tuning = {"options": {"retry_seconds": 0.5}}
         place.controller(kubeconfig=api_cluster.proxied_kubeconfig(proxy), tuning=tuning)
         place.create(iterations=1)
@@ -52,12 +58,7 @@ def test_answers_that_are_no_success_cost_time_and_nothing_else(
 
         place.wait_for("Succeeded", seconds=60)
         for requests, _ in orders:
-            met = [
-                target
-                for method, target, _ in proxy.faults
-                if method == requests["method"] and re.search(requests["path"], target)
-            ]
-            assert met, requests
+            place.wait(lambda wanted=requests: has_met(proxy, wanted), f"a fault of {requests}", 20)
     assert_nothing_twice(place, workers)
 
 
@@ -66,7 +67,7 @@ def test_a_mix_of_faults_at_a_tenth_of_all_requests_is_outlived(
 ) -> None:
     chance = random.Random(11)
     with HttpProxy(api_cluster) as proxy:
-        for _ in range(60):
+        for _ in range(30):
             requests = chance.choice([JOBS_MADE, STATUS, LISTS, WATCHES, JOBS_CHANGED, EVENTS])
             code = chance.choice([409, 410, 429, 500, 503, 504])
             how = {"is_performed": chance.random() < 0.3, "retry_after_seconds": 1 if code == 429 else None}
@@ -77,7 +78,7 @@ def test_a_mix_of_faults_at_a_tenth_of_all_requests_is_outlived(
         proxy.cut_watches()
 
         place.wait_for("Succeeded", seconds=90)
-        assert len(proxy.faults) >= 20
+        assert len(proxy.faults) >= 10
     assert_nothing_twice(place, workers)
 
 
