@@ -17,7 +17,9 @@ from warpctl.spec.stage_input import StageInput
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(240)]
 
 HOUR = 3600.0
-LEASE = {"lease_seconds": 3.0, "renew_within_seconds": 2.0, "retry_seconds": 0.3}
+LEASE = {"lease_seconds": 5.0, "renew_within_seconds": 4.0}
+RARELY, OFTEN = {**LEASE, "retry_seconds": 1.0}, {**LEASE, "retry_seconds": 0.1}
+"""Who looks often sees the Lease unchanged most of the time: only then does it count how long that has been."""
 
 
 class Clock:
@@ -32,9 +34,8 @@ class Clock:
         partial.write_text(str(seconds))
         partial.replace(self.file)  # readers never see it half written
 
-    @property
-    def tuning(self) -> dict[str, Any]:
-        return {"options": LEASE, "clock": str(self.file)}
+    def tuning(self, options: dict[str, float]) -> dict[str, Any]:
+        return {"options": options, "clock": str(self.file)}
 
 
 @pytest.fixture
@@ -47,15 +48,16 @@ def test_a_clock_that_jumps_makes_no_second_leader_and_ends_no_attempt(
 ) -> None:
     """Five hours forward, ten back: a stage is at work, another waits for its next attempt. `place` looks at all stamps."""
     workers.decide = lambda told, number: End(43) if (told.stage_id, number) == ("rl/1/1", 1) else _after_a_while(told)
-    leader = place.controller(tuning=clock.tuning)
+    leader = place.controller(tuning=clock.tuning(RARELY))
     place.wait(lambda: "leading" in leader.said(), "it leads")
     other = Clock(place.folder / "other.clock")
-    follower = place.controller(tuning=other.tuning)
+    follower = place.controller(tuning=other.tuning(OFTEN))
     place.create(retry={"backoffSeconds": 2})
     place.wait(lambda: "rl/1/1" in workers.stages.values(), "a member trains")
 
     clock.jump(5 * HOUR)
     other.jump(-5 * HOUR)
+    place.wait(lambda: "started" in follower.said(), "there is a second one")
     place.wait(lambda: "merge/1" in workers.stages.values(), "the second attempt was made, in its time")
     clock.jump(-5 * HOUR)
     other.jump(5 * HOUR)
@@ -83,7 +85,7 @@ def test_a_pause_before_the_next_attempt_is_as_long_as_it_should_be_whatever_the
         return End(43) if number == 1 else End()
 
     workers.decide = decide
-    place.controller(tuning=clock.tuning)
+    place.controller(tuning=clock.tuning(RARELY))
     place.create(iterations=1, retry={"backoffSeconds": 4})
 
     place.wait_for("Succeeded", seconds=60)
