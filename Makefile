@@ -1,7 +1,7 @@
 # The manual of this repository: every verb with one line of help.
 .DEFAULT_GOAL := help
 SHELL := bash
-.PHONY: help setup demo cluster cluster-down test bench-rl bench-evaluate check fmt generate lock clean
+.PHONY: help setup demo cluster cluster-down test bench-rl bench-evaluate bench-controller check fmt generate lock clean
 
 help: ## show this help
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -26,6 +26,9 @@ bench-rl: setup ## RL's speed and memory side by side with TRL, in its own envir
 
 bench-evaluate: setup ## CPU seconds of evaluating 24 points of 256 completions
 	@.venv/bin/python -m tests.benchmarks.evaluate --laboratory $${WARPCTL_CACHE:-$$HOME/.cache/warpctl}/tiny
+
+bench-controller: setup ## the controller under 10, 100 and 1,000 live runs on a real API server (about 15 minutes; RUNS=5,20 is quick)
+	@PYTHONPATH=. OMP_NUM_THREADS=1 .venv/bin/python -m tests.benchmarks.controller --runs $${RUNS:-10,100,1000}
 
 check: setup ## what is known without running anything: style, types, floors, generated files
 	@.ci/check
