@@ -6,9 +6,11 @@ import json
 from pathlib import Path
 
 import pytest
+from ruamel.yaml import YAML
 
 from tests.cluster.commands import call, spec_file
 from tests.cluster.controllers import Place
+from tests.cluster.harness.kubeconfig import write_kubeconfig
 from tests.cluster.stand_in_workers import End, StandInWorkers
 from warpctl import names
 from warpctl.kube.resources import DEFINITIONS, WARPRUNS
@@ -135,6 +137,31 @@ def test_who_may_not_is_told_what(place: Place, api_cluster) -> None:
     assert said.code == 1
     assert 'User "mallory" cannot list resource "warpruns"' in said.err
     assert "hint: ask the cluster's administrator" in said.err
+
+
+def test_credentials_that_have_expired_are_told_from_those_that_may_not(place: Place, api_cluster) -> None:
+    expired = write_kubeconfig(
+        place.folder / "expired",
+        server=api_cluster.server,
+        authority=api_cluster.authority.pair.certificate,
+        user="old",
+    )
+
+    said = call(place, "get", kubeconfig=expired)
+
+    assert said.code == 1
+    assert "error: cannot list warpruns: Unauthorized" in said.err
+    assert "hint: your credentials are missing or expired: log in to the cluster again" in said.err
+
+
+def test_get_prints_wide_rows_and_whole_objects(place: Place) -> None:
+    call(place, "apply", spec_file(place))
+
+    header, row = call(place, "get", "-o", "wide").out.splitlines()
+    assert header.split()[-2:] == ["STORAGE", "MESSAGE"]
+    assert place.store in row
+    found = YAML(typ="safe").load(call(place, "get", "demo", "-o", "yaml").out)
+    assert (found["kind"], found["spec"]["storage"]["uri"]) == ("WarpRun", place.store)
 
 
 def test_no_cluster_at_all_is_said_in_a_line(place: Place, api_cluster, tmp_path: Path) -> None:

@@ -39,6 +39,8 @@ def controller(
     import sys
     import uuid
 
+    from stamina.instrumentation import set_on_retry_hooks
+
     from warpctl import __version__
     from warpctl.controller.main import Controller, Options
     from warpctl.controller.probes import serve
@@ -53,6 +55,7 @@ def controller(
         connections=settings.workers + 4,
         agent=f"warpctl-controller/{__version__}",
     )
+    set_on_retry_hooks(())  # requests are counted in the metrics; its own lines are not those of our log
     log = logger(sys.stderr)
     options = Options(
         identity=f"{socket.gethostname()}_{uuid.uuid4().hex[:8]}",
