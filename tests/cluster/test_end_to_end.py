@@ -6,6 +6,7 @@ One run is disturbed as a cluster of spot nodes disturbs it, and still publishes
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -18,7 +19,9 @@ import pytest
 
 from tests.builders.small_run import SmallRun, make_small_laboratory, small_spec
 from tests.builders.starts import UID, starts
+from tests.cluster.harness import binaries
 from tests.cluster.harness.node import BUCKET, NodeCluster
+from tests.cluster.harness.state import TOP
 from tests.cluster.installation import SYSTEM, Installation
 from warpctl import names
 from warpctl.render.job import render_job
@@ -179,6 +182,7 @@ def see_what_is_left(cluster: NodeCluster, namespace: str, folder: Path) -> None
         assert done.returncode == 0, f"{arguments}\n{done.stderr}"
         return done.stdout
 
+    follow_the_readme(cluster, namespace, folder)
     from_pod = said("logs", "small", "merge/1")
     assert "started run=" in from_pod
     assert said("logs", "small", "merge/1", "--follow") == from_pod
@@ -192,6 +196,36 @@ def see_what_is_left(cluster: NodeCluster, namespace: str, folder: Path) -> None
     model = folder / "model"
     said("export", "small", "--liti-rate", "0.5", "--to", str(model))
     assert (model / "model.safetensors").exists()
+
+
+def follow_the_readme(cluster: NodeCluster, namespace: str, folder: Path) -> None:
+    """The commands of its section on clusters, for a run that is there; the installation has been done before."""
+    block = re.search(r"```shell\n(.*?)```", (TOP / "README.md").read_text(), re.DOTALL)
+    assert block is not None
+    commands = [line.split("  #")[0].strip() for line in block[1].splitlines()]
+    assert commands.pop(0) == "kubectl apply --server-side -k manifests/overlays/cluster"
+    (folder / "runs").mkdir()
+    (folder / "runs" / "demo.yaml").write_text(cluster_spec(**CHANGES))
+    programs = folder / "bin"
+    programs.mkdir()
+    (programs / "kubectl").symlink_to(binaries.KUBECTL.path())
+    kubeconfig = json.loads(cluster.kubeconfig.read_text())
+    kubeconfig["contexts"][0]["context"]["namespace"] = namespace
+    (folder / "kubeconfig").write_text(json.dumps(kubeconfig))
+    path = os.pathsep.join((str(programs), str(Path(sys.executable).parent), os.environ["PATH"]))
+    for command in commands:
+        done = subprocess.run(
+            command.replace(" demo", " small"),
+            shell=True,
+            cwd=folder,
+            env=os.environ | {"PATH": path, "KUBECONFIG": str(folder / "kubeconfig"), "HOME": str(folder)},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=300,
+        )
+        assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+        assert done.stdout
 
 
 SUM = """
