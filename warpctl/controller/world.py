@@ -13,6 +13,7 @@ from datetime import datetime
 from typing import Any
 
 from warpctl import names
+from warpctl.controller.refusals import Refusals
 from warpctl.executors.job_facts import JobFacts, PodFacts, attempt, job_facts, pod_facts
 from warpctl.kube.api import Api, Object
 from warpctl.kube.reflector import Reflector
@@ -91,6 +92,7 @@ class Cluster:
     runs: Reflector[WarpRunObject] = field(init=False)
     jobs: Reflector[JobFacts] = field(init=False)
     pods: Reflector[PodFacts] = field(init=False)
+    _refusals: Refusals = field(init=False)
     _jobs_by_owner: defaultdict[str, dict[str, JobFacts]] = field(default_factory=lambda: defaultdict(dict))
     _jobs_by_stage: defaultdict[tuple[str, str, str], dict[str, JobFacts]] = field(
         default_factory=lambda: defaultdict(dict)
@@ -102,6 +104,7 @@ class Cluster:
     _lock: threading.RLock = field(default_factory=threading.RLock)
 
     def __post_init__(self) -> None:
+        self._refusals = Refusals(self.api)
         silence = self.silence_seconds
         common: dict[str, Any] = {
             "namespace": self.namespace,
@@ -132,6 +135,10 @@ class Cluster:
         """Pods of one Job."""
         with self._lock:
             return list(self._pods_by_job.get(job_uid, {}).values())
+
+    def why_refused(self, namespace: str, job_uid: str) -> str:
+        """Why pods of this Job could not be created; asked of the API server, at a bounded rate."""
+        return self._refusals.of(namespace, job_uid)
 
     def accept_job(self, job: Object) -> JobFacts:
         """Take a Job that was just created as seen."""

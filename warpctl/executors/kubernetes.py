@@ -5,7 +5,7 @@ Names are deterministic, so a stale view is harmless: creating an attempt that i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
@@ -14,7 +14,7 @@ from warpctl.executors.job_facts import JobFacts, PodFacts, attempt
 from warpctl.executors.progress import read_progress
 from warpctl.kube.api import Api, Object
 from warpctl.kube.errors import ClusterError
-from warpctl.kube.resources import EVENTS, JOBS, SERVICES
+from warpctl.kube.resources import JOBS, SERVICES
 from warpctl.plan.actions import Start
 from warpctl.plan.observed import Attempt, AttemptState
 from warpctl.render.job import render_job
@@ -43,6 +43,10 @@ class World(Protocol):
         """Pods of one Job."""
         ...
 
+    def why_refused(self, namespace: str, job_uid: str) -> str:
+        """Why pods of this Job could not be created; "" when nobody says."""
+        ...
+
     def accept_job(self, job: Object) -> JobFacts:
         """Take a Job that was just created as seen."""
         ...
@@ -63,7 +67,6 @@ class KubernetesExecutor:
     """Stages that another run of the namespace has an attempt of."""
     _served: set[str] = field(default_factory=set)
     _progress: dict[str, tuple[datetime, Progress | None]] = field(default_factory=dict)
-    _refusals: dict[str, tuple[datetime, str]] = field(default_factory=dict)
 
     def attempts(self) -> dict[str, tuple[Attempt, ...]]:
         """All attempts, other runs' of the same stages among them; those cost this run nothing."""
@@ -168,20 +171,10 @@ class KubernetesExecutor:
         return progress
 
     def _why_refused(self, job: JobFacts, now: datetime) -> str:
-        """Why the Job controller could not create pods (quota, admission), from its newest Event; asked once a minute."""
+        """Why the Job controller could not create pods (quota, admission), once that takes longer than it should."""
         if job.state is not AttemptState.ACTIVE or job.is_suspended or now - job.created_at < REFUSED_AFTER:
             return ""
-        known = self._refusals.get(job.uid)
-        if known is not None and now - known[0] < timedelta(minutes=1):
-            return known[1]
-        try:
-            fields = f"involvedObject.uid={job.uid},reason=FailedCreate"
-            events = self.api.list(EVENTS, job.namespace, fields=fields).items
-        except ClusterError:
-            return known[1] if known else ""
-        said = max(events, key=_event_time)["message"][:400] if events else ""
-        self._refusals[job.uid] = (now, said)
-        return said
+        return self.world.why_refused(job.namespace, job.uid)
 
     def _forget_old(self, alive: set[str]) -> None:
         for attempt_id in [each for each in self._progress if each not in alive]:
@@ -190,7 +183,3 @@ class KubernetesExecutor:
 
 def _kind(job_name: str) -> str:
     return job_name.split("-", 1)[0]
-
-
-def _event_time(event: Mapping[str, object]) -> str:
-    return str(event.get("lastTimestamp") or event.get("eventTime") or "")
