@@ -134,7 +134,9 @@ def test_an_annotation_that_means_nothing_is_told_of_once_and_changes_nothing(
     place.wait(lambda: len(told()) == 2, "a Warning for each of them")
     place.wait(lambda: _stages(place, "demo", "Running") == {"rl/1/1", "rl/1/2"}, "it runs all the same")
     assert [names.CANCEL in told()[0], names.RETRY in told()[1]] == [True, True]
-    assert 'must be an instant of the past such as 2026-11-21T12:00:00Z, got "true"' in place.condition("Ready")["message"]
+    assert (
+        'must be an instant of the past such as 2026-11-21T12:00:00Z, got "true"' in place.condition("Ready")["message"]
+    )
 
     assert controller.stop() == 0
     successor = place.controller()
