@@ -76,7 +76,7 @@ def _actions() -> dict[str, Any]:
 
 def _ask(**question: Any) -> Any:
     done = subprocess.run(
-        [_program()], input=json.dumps([question]), capture_output=True, text=True, timeout=30, check=True
+        [program()], input=json.dumps([question]), capture_output=True, text=True, timeout=30, check=True
     )
     (said,) = json.loads(done.stdout)
     if said["error"]:
@@ -85,7 +85,7 @@ def _ask(**question: Any) -> Any:
 
 
 @cache
-def _program() -> Path:
+def program() -> Path:
     sources = hashlib.sha256((EVALUATOR / "main.go").read_bytes()).hexdigest()[:16]
     # The cache names programs by what pins them: our own source is part of that.
     return build("gitops-evaluator", ".", module=EVALUATOR, stamp=f"-X main.sources={sources}")

@@ -12,6 +12,7 @@ from tests.cluster.harness import images, prerequisites
 from tests.cluster.harness.control_plane import ApiCluster
 from tests.cluster.harness.node import NodeCluster
 from tests.cluster.harness.state import sweep
+from tests.gitops import health_engines
 
 
 def main() -> None:
@@ -19,6 +20,7 @@ def main() -> None:
     for name in sweep():
         print(f"removed cluster {name}, whose owner had died", file=sys.stderr)
     ApiCluster().build()
+    health_engines.program()
     if reason := prerequisites.missing():
         print(f"NO NODE TIER HERE: {reason}", file=sys.stderr)
     else:
