@@ -5,6 +5,7 @@ A user, a health check or `kubectl wait` may look at any moment; so a status tha
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections import defaultdict
 from collections.abc import Iterator
@@ -44,8 +45,9 @@ class StatusHistory:
         self.api.close()
         assert self._thread is not None
         self._thread.join(20)
-        for run in self.api.list(WARPRUNS, self.namespace).items:
-            self._record(run)
+        with contextlib.suppress(ClusterError):  # a test may have taken the definition away, and every run with it
+            for run in self.api.list(WARPRUNS, self.namespace).items:
+                self._record(run)
 
     def pardon(self, run: Object) -> None:
         """This version is a test's own work: it is not looked at, and what comes after it is a beginning."""

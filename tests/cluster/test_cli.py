@@ -43,6 +43,18 @@ def test_what_is_applied_is_what_the_file_says_and_no_default(place: Place) -> N
     assert place.get()["spec"] == json.loads(json.dumps(place.spec()))
 
 
+def test_kubectl_and_apply_are_of_one_mind_about_a_file(place: Place, api_cluster) -> None:
+    """The same number in another spelling would be a conflict of field managers."""
+    training = {"steps": [10], "batchSize": 8, "optimizer": {"learningRate": "1e-3"}}
+    spec = spec_file(place, training=training)
+    api_cluster.kubectl("apply", "-f", spec, "-n", place.namespace)
+
+    said = call(place, "apply", spec)
+
+    assert (said.code, said.err.splitlines()[:1]) == (0, [""])
+    assert place.get()["spec"]["training"] == training
+
+
 def test_a_dry_run_keeps_nothing_and_asks_the_server(place: Place) -> None:
     said = call(place, "apply", spec_file(place), "--dry-run")
 

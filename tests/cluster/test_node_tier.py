@@ -166,15 +166,3 @@ print(importlib.util.find_spec("torch"), os.getuid(), sys.version_info >= (3, 11
     end, log = run_pod(core, namespace, "version", pod_template(image, "warpctl", "version"))
     assert end.exit_code == 0
     assert "warpctl" in log
-
-
-def test_the_worker_image_computes_with_torch_and_transformers(node_cluster, core, namespace) -> None:
-    code = """
-import torch, transformers, warpctl.workers.rl, warpctl.workers.evaluate, getpass
-print((torch.ones(2) @ torch.ones(2)).item(), getpass.getuser())
-"""
-    limited = {"resources": {"limits": {"memory": "3Gi"}}, "env": [{"name": "OMP_NUM_THREADS", "value": "1"}]}
-    image = node_cluster.worker_image()
-    end, log = run_pod(core, namespace, "worker", pod_template(image, "python", "-P", "-c", code, **limited))
-
-    assert (end.exit_code, log.splitlines()[-1]) == (0, "2.0 warpctl")

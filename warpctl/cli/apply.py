@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -37,20 +37,20 @@ def apply(
     from warpctl.cli.cluster import cluster, explained
     from warpctl.cli.terminal import next_steps, result
     from warpctl.kube.resources import WARPRUNS
-    from warpctl.spec.parse import parse_file
+    from warpctl.spec.parse import parse_file, written_spec
 
     runs = [parse_file(spec) for spec in specs]
     for spec, run in zip(specs, runs, strict=True):
         refuse_laptop_paths(spec, run)
     connection = cluster(kubeconfig, context)
     applied = []
-    for run in runs:
+    for spec, run in zip(specs, runs, strict=True):
         place = place_of(run, namespace, connection)
         with explained(f"namespace {place} is not there"):
             written = connection.api.apply(
                 WARPRUNS,
                 place,
-                body_of(run, place),
+                body_of(run, place, written_spec(spec)),
                 manager=names.FIELD_MANAGER,
                 force=is_forced,
                 is_dry_run=is_dry_run,
@@ -65,14 +65,15 @@ def apply(
     next_steps(f"warpctl watch {name}", f"warpctl status {name} --cluster")
 
 
-def body_of(run: WarpRun, namespace: str) -> Object:
-    """What is sent: what the file says, and no default, so that nothing drifts from it."""
-    body = run.model_dump(mode="json", by_alias=True, exclude_unset=True, exclude={"status"})
-    body["metadata"] = {"name": run.metadata.name, "namespace": namespace}
+def body_of(run: WarpRun, namespace: str, spec: dict[str, Any]) -> Object:
+    """What is sent: what the file says, letter by letter and without a default. So nothing drifts from it, and kubectl, Argo CD or
+    Flux, which send the file too, are of one mind with us.
+    """
+    metadata: Object = {"name": run.metadata.name, "namespace": namespace}
     for part in ("labels", "annotations"):
         if getattr(run.metadata, part):
-            body["metadata"][part] = dict(getattr(run.metadata, part))
-    return body
+            metadata[part] = dict(getattr(run.metadata, part))
+    return {"apiVersion": run.api_version, "kind": run.kind, "metadata": metadata, "spec": spec}
 
 
 def place_of(run: WarpRun, namespace: str, connection: Connection) -> str:

@@ -88,6 +88,13 @@ def parse_file(path: str | Path) -> WarpRun:
     return parse_text(text, source=source)
 
 
+def written_spec(path: str | Path) -> dict[str, Any]:
+    """`spec` of a file that `parse_file` has read, as it is written there: 1e-3 stays 1e-3."""
+    data: dict[str, Any] = compose(Path(path).read_text("utf-8-sig"), source=str(path)).data
+    spec: dict[str, Any] = data["spec"]
+    return spec
+
+
 def parse_text(text: str, *, source: str) -> WarpRun:
     """Read a WarpRun from YAML; `source` names the text in errors.
 
