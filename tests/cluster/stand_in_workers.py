@@ -118,6 +118,11 @@ class StandInWorkers:
             self.publish(told)
         self.finish(pod["metadata"]["name"], end)
 
+    def num_live(self) -> int:
+        """Pods that run now."""
+        with self._lock:
+            return len(self._live)
+
     def publish(self, told: StageInput) -> None:
         """What a worker leaves in the store."""
         publication = Publication(Store.open(told.storage), told, now=lambda: datetime.now(UTC))
