@@ -75,9 +75,9 @@ def namespace(request: pytest.FixtureRequest) -> Iterator[str]:
     delete_namespace(core, name)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def installed(api_cluster: ApiCluster | GivenCluster) -> None:
-    """The CRD, where it is not there: a test may have taken it away."""
+    """The CRD, where it is not there. No test takes it away: that would wait for every run a killed controller left."""
     if Api(api_cluster.client()).get(DEFINITIONS, "", "warpruns.warpctl.dev") is None:
         install_crd(api_cluster)
 

@@ -102,6 +102,22 @@ def test_watch_exits_with_1_when_the_run_stalls(place: Place, workers: StandInWo
     assert "warpctl retry demo" in seen.err
 
 
+def test_watch_exits_with_1_when_the_run_is_deleted(place: Place, workers: StandInWorkers) -> None:
+    workers.decide = waiting_at("rl/1/1")
+    place.controller()
+    call(place, "apply", spec_file(place))
+    with subprocess.Popen(
+        command_line("watch", "demo"), env=environment(place), stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as watch:
+        assert watch.stderr is not None
+        next(watch.stderr)
+        call(place, "delete", "demo")
+        out, said = watch.communicate(timeout=120)
+
+    assert (watch.returncode, out) == (1, "")
+    assert "error: WarpRun demo was deleted" in said
+
+
 def test_watch_survives_an_api_server_that_restarts(api_cluster, place: Place, workers: StandInWorkers) -> None:
     workers.decide = waiting_at("rl/2/1")
     place.controller()

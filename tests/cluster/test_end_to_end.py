@@ -36,13 +36,10 @@ STORE = f"gs://{BUCKET}/runs"
 LABORATORY = f"gs://{BUCKET}/laboratory"
 CHANGES = {
     "iterations": 2,
-    "training": {
-        # Long enough to be caught in the middle: some seconds.
+    # Long enough to be caught in the middle: some seconds.
+    "training": small_spec(Path(), "")["spec"]["training"]
+    | {
         "steps": [150, 6],
-        "batchSize": 4,
-        "emaRate": "0.05",
-        "optimizer": {"learningRate": "1e-3", "warmupSteps": 2},
-        "sampling": {"maxNewTokens": 16},
         "resumeState": {"everySteps": 10},
         "evaluation": {"everySteps": 50, "numPrompts": 4},
     },

@@ -8,19 +8,19 @@ from typing import Any
 
 from warpctl.cli.apply import place_of, refuse_laptop_paths
 from warpctl.cli.cluster import explained
-from warpctl.cli.cluster_run import ClusterRun, as_cluster_run, look_at_jobs
+from warpctl.cli.cluster_run import LOOKING, PATIENCE, ClusterRun, as_cluster_run, look_at_jobs
 from warpctl.cli.counts import count_text
 from warpctl.cli.plan_text import plan_text
 from warpctl.cli.planned import Planned, planned_rows
 from warpctl.cli.spec_changes import spec_changes
 from warpctl.cli.terminal import RED, paint
-from warpctl.executors.local import LocalExecutor
+from warpctl.engine import Engine
+from warpctl.executors.kubernetes import KubernetesExecutor
 from warpctl.kube.connection import Connection
 from warpctl.kube.resources import WARPRUNS
 from warpctl.plan.observed import Attempt, AttemptState, Observed
 from warpctl.plan.stages import stages
 from warpctl.spec.parse import parse_file
-from warpctl.spec.warp_run import WarpRun
 from warpctl.storage.store import Store
 
 
@@ -67,12 +67,15 @@ def difference(spec: str, connection: Connection, namespace: str) -> Difference:
         if found is None:
             connection.api.list(WARPRUNS, place)  # tells an absent run from an absent definition
     if found is None:
-        observed = _published(new, Store.open(new.spec.storage.uri))
+        # What the store has already for a run that no cluster knows yet.
+        store = Store.open(new.spec.storage.uri, retries=PATIENCE)
+        executor = KubernetesExecutor(new, "", connection.api, look_at_jobs(connection, place), LOOKING, store)
+        observed = Engine(new, executor, store).observe()
         return Difference(Planned(new, planned_rows(new, observed), (), has_run_before=False), 0)
     live = as_cluster_run(connection, found)
     world = look_at_jobs(connection, place)
     before = live.engine_over(world).observe()
-    edited = replace(live, run=new, store=Store.open(new.spec.storage.uri))
+    edited = replace(live, run=new, store=Store.open(new.spec.storage.uri, retries=PATIENCE))
     after = edited.engine_over(world).observe()
     changes = spec_changes(live.run, new, before, frozenset(after.imported()))
     plan = Planned(new, planned_rows(new, after), changes, has_run_before=True)
@@ -116,14 +119,3 @@ def _gpu_seconds(attempts: tuple[Attempt, ...], observed: Observed, key: str) ->
     """Of its attempts, or where their Jobs have gone of the one that published."""
     committed = observed.committed.get(key)
     return sum(each.gpu_seconds for each in attempts) or (committed.gpu_seconds if committed else 0.0)
-
-
-def _published(run: WarpRun, store: Store) -> Observed:
-    """What the store has already for a run that no cluster knows yet."""
-    from pathlib import Path
-
-    from warpctl.engine import Engine
-    from warpctl.executors.places import Machine
-
-    executor = LocalExecutor(run, store, Path("/nonexistent"), Machine(cores=1), environment={})
-    return Engine(run, executor, store).observe()

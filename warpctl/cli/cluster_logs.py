@@ -7,9 +7,9 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from warpctl.cli.cluster_run import ClusterRun, look_at_jobs, refreshed
+from warpctl.cli.cluster_run import ClusterRun, has_stalled, look_at_jobs, refreshed
 from warpctl.cli.log_sources import Wanted, chosen, stored_logs, wanted_stages
-from warpctl.cli.log_stream import print_log
+from warpctl.cli.log_stream import is_one_stage, print_log
 from warpctl.controller.world import Cluster
 from warpctl.errors import UserError
 from warpctl.executors.job_facts import JobFacts, PodFacts
@@ -19,7 +19,7 @@ from warpctl.plan.observed import Attempt, Observed
 from warpctl.plan.progress import summarise
 from warpctl.plan.stages import Stage
 from warpctl.render.failure_policy import CONTAINER
-from warpctl.spec.status import STALLED, SUCCEEDED, SUSPENDED, StageState
+from warpctl.spec.status import SUCCEEDED, SUSPENDED, StageState
 
 PAUSE_SECONDS = 1.0
 
@@ -60,13 +60,13 @@ def follow_pods(reference: ClusterRun, wanted: Wanted, node: int) -> None:
     while True:
         reference = refreshed(reference)
         world = look_at_jobs(reference.connection, reference.namespace)
-        engine = reference.engine_over(world)
-        observed = engine.observe()
+        observed = reference.engine_over(world).observe()
         own = wanted_stages(reference, observed, wanted)
         for stage in own:
             for log in _pod_logs(world, stage, observed, wanted, node):
                 if log.pod.uid not in streams and (log.pod.is_running or log.pod.exit_code is not None):
-                    streams[log.pod.uid] = _Stream(reference, log, has_prefix=len(own) > 1 or bool(streams))
+                    has_prefix = log.label != stage.id or not is_one_stage(reference, observed, wanted)
+                    streams[log.pod.uid] = _Stream(reference, log, has_prefix=has_prefix)
         if not _goes_on(reference, observed, {stage.id for stage in own}):
             break
         time.sleep(PAUSE_SECONDS)
@@ -79,7 +79,7 @@ def _goes_on(reference: ClusterRun, observed: Observed, wanted: set[str]) -> boo
     own = [stage for stage in status.stages if stage.id in wanted]
     if any(stage.state is StageState.RUNNING for stage in own):
         return True
-    if any(status.is_true(kind) for kind in (SUCCEEDED, SUSPENDED, STALLED)):
+    if status.is_true(SUCCEEDED) or status.is_true(SUSPENDED) or has_stalled(status):
         return False
     return not own or any(stage.state is not StageState.SUCCEEDED for stage in own)
 
@@ -101,7 +101,7 @@ def _job_of(world: Cluster, attempt: Attempt) -> JobFacts | None:
 
 
 def _read(reference: ClusterRun, pod: PodFacts) -> str | None:
-    """The whole log; None where the pod has none yet, or none any more."""
+    """The whole log; None where the pod has none yet, or its node none any more."""
     try:
         return reference.connection.api.text(
             PODS.path(pod.namespace, pod.name, "log"),
@@ -109,7 +109,7 @@ def _read(reference: ClusterRun, pod: PodFacts) -> str | None:
             what=f"read the log of pod {pod.name}",
         )
     except ClusterError as error:
-        if error.is_forbidden:
+        if error.is_forbidden or not error.code:  # not the node, but the API server does not answer
             raise
         return None
 

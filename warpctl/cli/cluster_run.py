@@ -22,17 +22,30 @@ from warpctl.cli.run_reference import RunReference
 from warpctl.cli.state_folder import StateFolder, state_root
 from warpctl.cli.terminal import warn
 from warpctl.controller.reconciler import retry_since
+from warpctl.controller.status_update import number
 from warpctl.controller.world import MANAGED, Cluster, warp_run_object
 from warpctl.engine import Engine
-from warpctl.errors import StoreDeniedError, StoreUnavailableError, UserError
+from warpctl.errors import StoreDeniedError, StoreUnavailableError, UserError, WarpctlError
 from warpctl.executors.kubernetes import KubernetesExecutor
 from warpctl.kube.api import Object
 from warpctl.kube.connection import Connection
-from warpctl.kube.resources import JOBS, PODS
+from warpctl.kube.resources import JOBS, PODS, WARPRUNS
 from warpctl.plan.progress import summarise
 from warpctl.plan.stages import stages
 from warpctl.spec.controller_config import ControllerConfig
-from warpctl.spec.status import Condition, ConditionStatus, Progress, RunStatus, StageState, StageStatus
+from warpctl.spec.status import (
+    READY,
+    RECONCILING,
+    STALLED,
+    SUCCEEDED,
+    SUSPENDED,
+    Condition,
+    ConditionStatus,
+    Progress,
+    RunStatus,
+    StageState,
+    StageStatus,
+)
 from warpctl.spec.warp_run import WarpRun
 from warpctl.storage.store import Retries, Store
 
@@ -51,6 +64,7 @@ class ClusterRun(RunReference):
 
     @property
     def namespace(self) -> str:
+        """The object's."""
         return str(self.found["metadata"]["namespace"])
 
     @property
@@ -98,13 +112,14 @@ class ClusterRun(RunReference):
     def engine_and_executor(self, world: Cluster) -> tuple[Engine, KubernetesExecutor]:
         """As `engine_over`, and what it looks through, whose `world` may be exchanged."""
         seen = warp_run_object(self.found)
-        executor = KubernetesExecutor(self.run, seen.uid, self.connection.api, world, LOOKING, self.store)
+        api = self.connection.api
+        executor = KubernetesExecutor(self.run, seen.uid, api, world, LOOKING, self.store, now=api.clock.now)
         engine = Engine(
             self.run,
             executor,
             self.store,
-            retry_since=retry_since(seen, self.connection.api.clock.now()),
-            earlier_gpu_seconds=float(self.status.get("endedGpuSeconds", 0)),
+            retry_since=retry_since(seen, api.clock.now()),
+            earlier_gpu_seconds=number(self.status.get("endedGpuSeconds")),
         )
         return engine, executor
 
@@ -152,7 +167,7 @@ def seen_by_controller(reference: ClusterRun) -> RunStatus:
     graph = stages(reference.run, {})
     merged = int(status.get("iteration", 0))
     conditions = conditions_of(status)
-    is_done = any(each.type == "Succeeded" and each.status is ConditionStatus.TRUE for each in conditions)
+    is_done = any(each.type == SUCCEEDED and each.status is ConditionStatus.TRUE for each in conditions)
     ids = [*graph.stages, *graph.pending]
     return RunStatus(
         namespace=reference.namespace,
@@ -164,8 +179,13 @@ def seen_by_controller(reference: ClusterRun) -> RunStatus:
         stages_succeeded=int(status.get("stagesSucceeded", 0)),
         stages_total=int(status.get("stagesTotal", len(ids))),
         retries=int(status.get("retries", 0)),
-        gpu_hours=float(status.get("gpuHours", 0)),
+        gpu_hours=number(status.get("gpuHours")),
     )
+
+
+def has_stalled(status: RunStatus) -> bool:
+    """Whether it goes nowhere by itself: other stages may go on beside one that has failed for good."""
+    return status.is_true(STALLED) and not status.is_true(RECONCILING)
 
 
 def conditions_of(status: Mapping[str, Any]) -> tuple[Condition, ...]:
@@ -179,14 +199,18 @@ def conditions_of(status: Mapping[str, Any]) -> tuple[Condition, ...]:
             reason=one["reason"],
             message=one["message"],
         )
-        for kind in ("Ready", "Reconciling", "Stalled", "Suspended", "Succeeded")
+        for kind in (READY, RECONCILING, STALLED, SUSPENDED, SUCCEEDED)
         for one in [written.get(kind, unknown)]
     )
 
 
 def refreshed(reference: ClusterRun) -> ClusterRun:
-    """The same run as it is now; its spec may have changed."""
-    found = the_run(reference.connection, reference.namespace, reference.typed)
+    """The same run as it is now; its spec may have changed. WarpctlError when it has been deleted."""
+    found = reference.connection.api.get(WARPRUNS, reference.namespace, reference.typed)
+    if found is None:
+        raise WarpctlError(
+            f"WarpRun {reference.typed} was deleted", hint="its artifacts are kept unless its deletionPolicy was Delete"
+        )
     run = run_of(found)
     if run.spec.storage.uri == reference.run.spec.storage.uri:
         return replace(reference, run=run, found=found)

@@ -83,9 +83,17 @@ def units(run: WarpRun) -> dict[str, float]:
     return found
 
 
+def num_slots(run: WarpRun, machine: Machine) -> int:
+    """RL runs that `machine` can do at once."""
+    slots = max(1, machine.cores // num_cores(run.spec.compute.rl))
+    if run.spec.compute.rl.gpus:
+        slots = min(slots, len(machine.gpus) // run.spec.compute.rl.gpus)
+    return slots
+
+
 @contextlib.contextmanager
-def display_for(reference: RunReference, machine: Machine) -> Iterator[Display]:
-    """A live tree on a terminal, lines elsewhere."""
+def display_for(reference: RunReference, *, slots: int) -> Iterator[Display]:
+    """A live tree on a terminal, lines elsewhere; `slots` RL runs at once are what its remaining time counts on."""
     if not sys.stderr.isatty():
         from warpctl.cli.plain_display import PlainDisplay
 
@@ -94,9 +102,6 @@ def display_for(reference: RunReference, machine: Machine) -> Iterator[Display]:
     from warpctl.cli.live_display import LiveDisplay
 
     run = reference.run
-    slots = max(1, machine.cores // num_cores(run.spec.compute.rl))
-    if run.spec.compute.rl.gpus:
-        slots = min(slots, len(machine.gpus) // run.spec.compute.rl.gpus)
     with LiveDisplay(
         units=units(run),
         slots=min(slots, run.spec.parallelism or slots),

@@ -27,7 +27,7 @@ def print_logs(reference: RunReference, sources: Sequence[LogSource]) -> None:
 def follow(reference: RunReference, engine: Engine, wanted: Wanted) -> None:
     """Print what is there and what comes, until no worker is left and no `warpctl run` would start another."""
     offsets: dict[Path, int] = {}
-    has_prefix = not _is_one(reference, engine.observe(), wanted)
+    has_prefix = not is_one_stage(reference, engine.observe(), wanted)
     while True:
         observed = engine.observe()
         is_last = not _is_going_on(reference, observed, wanted)
@@ -51,7 +51,8 @@ def _is_going_on(reference: RunReference, observed: Observed, wanted: Wanted) ->
     return reference.folder.is_held() and not is_done
 
 
-def _is_one(reference: RunReference, observed: Observed, wanted: Wanted) -> bool:
+def is_one_stage(reference: RunReference, observed: Observed, wanted: Wanted) -> bool:
+    """Whether a single stage is wanted, those that are known after import included."""
     graph = stages(reference.run, observed.imported())
     return len([stage for stage in (*graph.stages, *graph.pending) if is_wanted(stage, wanted.stage)]) == 1
 

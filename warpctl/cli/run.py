@@ -55,7 +55,7 @@ def _drive(reference: RunReference, local: LocalRun, began: datetime) -> int:
     """Tick until the end and say how it was; returns the exit code."""
     from datetime import UTC, datetime
 
-    from warpctl.cli.local_run import display_for
+    from warpctl.cli.local_run import display_for, num_slots
     from warpctl.cli.run_end import tell_stalled, tell_succeeded, tell_suspended
     from warpctl.cli.run_loop import RunLoop
     from warpctl.cli.stop_signals import StopSignals
@@ -65,7 +65,8 @@ def _drive(reference: RunReference, local: LocalRun, began: datetime) -> int:
 
     with StopSignals() as signals:
         try:
-            with display_for(reference, local.executor.machine) as display:
+            slots = num_slots(reference.run, local.executor.machine)
+            with display_for(reference, slots=slots) as display:
                 loop = RunLoop(local.engine, local.executor, display, signals, lambda: datetime.now(UTC))
                 status = loop.drive()
         except Interrupted as interruption:

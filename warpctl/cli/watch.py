@@ -34,12 +34,10 @@ def watch(
     from warpctl.cli.stop_signals import StopSignals
     from warpctl.cli.terminal import next_steps, result
     from warpctl.errors import EXIT_CTRL_C, EXIT_DONE, EXIT_FAILED
-    from warpctl.executors.places import Machine
     from warpctl.spec.status import READY, SUCCEEDED
 
     reference = resolve_in_cluster(name, namespace, context, kubeconfig)
-    everything = Machine(cores=1_000_000, gpus=("",) * 4096)
-    with StopSignals() as signals, display_for(reference, everything) as display:
+    with StopSignals() as signals, display_for(reference, slots=reference.run.spec.rl_runs) as display:
         last = _until_the_end(reference, display, signals)
     if last is None:
         next_steps(f"warpctl status {name} --cluster")
@@ -93,8 +91,9 @@ def _until_the_end(reference: ClusterRun, display: Display, signals: StopSignals
 
 def _is_over(reference: ClusterRun, status: RunStatus) -> bool:
     """Whether the controller has said the last word about this spec."""
-    from warpctl.spec.status import RECONCILING, STALLED, SUCCEEDED
+    from warpctl.cli.cluster_run import has_stalled
+    from warpctl.spec.status import SUCCEEDED
 
     if reference.status.get("observedGeneration", 0) < reference.found["metadata"].get("generation", 0):
         return False
-    return status.is_true(SUCCEEDED) or (status.is_true(STALLED) and not status.is_true(RECONCILING))
+    return status.is_true(SUCCEEDED) or has_stalled(status)

@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Any
 
 from warpctl import names
-from warpctl.controller.refusals import Refusals
+from warpctl.controller.failed_creates import FailedCreates
 from warpctl.executors.job_facts import JobFacts, PodFacts, attempt, job_facts, pod_facts
 from warpctl.kube.api import Api, Object
 from warpctl.kube.reflector import Reflector
@@ -92,7 +92,7 @@ class Cluster:
     runs: Reflector[WarpRunObject] = field(init=False)
     jobs: Reflector[JobFacts] = field(init=False)
     pods: Reflector[PodFacts] = field(init=False)
-    _refusals: Refusals = field(init=False)
+    _failed_creates: FailedCreates = field(init=False)
     _jobs_by_owner: defaultdict[str, dict[str, JobFacts]] = field(default_factory=lambda: defaultdict(dict))
     _jobs_by_stage: defaultdict[tuple[str, str, str], dict[str, JobFacts]] = field(
         default_factory=lambda: defaultdict(dict)
@@ -104,7 +104,7 @@ class Cluster:
     _lock: threading.RLock = field(default_factory=threading.RLock)
 
     def __post_init__(self) -> None:
-        self._refusals = Refusals(self.api)
+        self._failed_creates = FailedCreates(self.api)
         silence = self.silence_seconds
         common: dict[str, Any] = {
             "namespace": self.namespace,
@@ -138,7 +138,7 @@ class Cluster:
 
     def why_refused(self, namespace: str, job_uid: str) -> str:
         """Why pods of this Job could not be created; asked of the API server, at a bounded rate."""
-        return self._refusals.of(namespace, job_uid)
+        return self._failed_creates.of(namespace, job_uid)
 
     def accept_job(self, job: Object) -> JobFacts:
         """Take a Job that was just created as seen."""

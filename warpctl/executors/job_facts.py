@@ -177,7 +177,7 @@ def _failure(job: JobFacts, pods: list[PodFacts]) -> tuple[FailureClass, int | N
     bad = next((pod for pod in pods if pod.exit_code not in (None, 0)), None)
     code = bad.exit_code if bad else None
     if bad is not None and bad.ended_because == "OOMKilled":
-        stage_kind = job.name.partition("-")[0]
+        stage_kind = names.kind_of_job(job.name)
         hint = f"raise spec.compute.{stage_kind}.memory" + (" or lower the batch" if stage_kind == "rl" else "")
         return FailureClass.INFRASTRUCTURE, code, f"out of memory: its container was killed ({hint})"
     rule = RULE.search(job.message)

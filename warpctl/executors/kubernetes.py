@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
+from warpctl import names
 from warpctl.executors.job_facts import JobFacts, PodFacts, attempt
 from warpctl.executors.progress import read_progress
 from warpctl.kube.api import Api, Object
@@ -166,7 +167,7 @@ class KubernetesExecutor:
             self._progress[seen.attempt_id] = (max(seen.started_at, now - pause), None)
             if now - seen.started_at < pause:
                 return None
-        progress = read_progress(self.store, _kind(job.name), job.key, seen.attempt_id)
+        progress = read_progress(self.store, names.kind_of_job(job.name), job.key, seen.attempt_id)
         self._progress[seen.attempt_id] = (now, progress)
         return progress
 
@@ -179,7 +180,3 @@ class KubernetesExecutor:
     def _forget_old(self, alive: set[str]) -> None:
         for attempt_id in [each for each in self._progress if each not in alive]:
             del self._progress[attempt_id]
-
-
-def _kind(job_name: str) -> str:
-    return job_name.split("-", 1)[0]

@@ -272,8 +272,7 @@ class Api:
         self.clock.heard(response.headers.get("Date"), began)
         self._told(request, response.status, began)
         if not HTTPStatus.OK <= response.status < HTTPStatus.MULTIPLE_CHOICES:
-            data = response.read() if stream else response.data
-            raise refusal(response.status, data, response.headers.get("Retry-After"), request.what)
+            raise refusal(response.status, _body(response), response.headers.get("Retry-After"), request.what)
         return response
 
     def _distrust_idle_connections(self) -> None:
@@ -283,6 +282,14 @@ class Api:
     def _told(self, request: _Request, code: int, began: float) -> None:
         if self.on_answer is not None:
             self.on_answer(request.method, request.path, code, time.monotonic() - began)
+
+
+def _body(response: urllib3.BaseHTTPResponse) -> bytes:
+    """What an answer says; b"" where the connection broke before it was read: its status says enough."""
+    try:
+        return response.data
+    except (urllib3.exceptions.HTTPError, OSError):
+        return b""
 
 
 def _lines(response: urllib3.BaseHTTPResponse, what: str) -> Iterator[bytes]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from warpctl.controller.refusals import KEPT_SECONDS, Refusals
+from warpctl.controller.failed_creates import KEPT_SECONDS, FailedCreates
 from warpctl.kube.api import Listed
 from warpctl.kube.errors import ClusterError
 
@@ -32,26 +32,26 @@ def event(uid: str, message: str, time: str) -> dict[str, Any]:
 def test_one_list_answers_for_all_jobs_of_a_namespace_until_it_is_old() -> None:
     server, now = Server(), [0.0]
     api: Any = server
-    refusals = Refusals(api, clock=lambda: now[0])
+    failed_creates = FailedCreates(api, clock=lambda: now[0])
     server.events = [event("a", "no memory", "2026-01-01T00:00:02Z"), event("a", "no quota", "2026-01-01T00:00:09Z")]
 
-    assert [refusals.of("ml", uid) for uid in ("a", "b", "a", "c")] == ["no quota", "", "no quota", ""]
+    assert [failed_creates.of("ml", uid) for uid in ("a", "b", "a", "c")] == ["no quota", "", "no quota", ""]
     assert server.asked == 1
-    assert refusals.of("other", "a") == "no quota"
+    assert failed_creates.of("other", "a") == "no quota"
     assert server.asked == 2
 
     now[0] = KEPT_SECONDS + 1
     server.events = []
-    assert refusals.of("ml", "a") == ""
+    assert failed_creates.of("ml", "a") == ""
     assert server.asked == 3
 
 
 def test_a_server_that_does_not_answer_leaves_what_was_known() -> None:
     server, now = Server(), [0.0]
     api: Any = server
-    refusals = Refusals(api, clock=lambda: now[0])
+    failed_creates = FailedCreates(api, clock=lambda: now[0])
     server.events = [event("a", "no quota", "2026-01-01T00:00:09Z")]
-    assert refusals.of("ml", "a") == "no quota"
+    assert failed_creates.of("ml", "a") == "no quota"
 
     server.is_down, now[0] = True, KEPT_SECONDS + 1
-    assert refusals.of("ml", "a") == "no quota"
+    assert failed_creates.of("ml", "a") == "no quota"

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -21,22 +20,28 @@ MAX_MESSAGE = 400
 
 
 @dataclass
-class Refusals:
-    """The newest refusal of each Job. Safe to use from many threads; one of them asks."""
+class FailedCreates:
+    """The newest refusal of each Job. Safe to use from many threads: one asks, the others go on with what was known."""
 
     api: Api
     clock: Callable[[], float] = time.monotonic
+    """Seconds."""
     _known: dict[str, tuple[float, Mapping[str, str]]] = field(default_factory=dict)
-    _locks: defaultdict[str, threading.Lock] = field(default_factory=lambda: defaultdict(threading.Lock))
+    """Namespace -> when it was asked for, and message by Job uid."""
+    _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def of(self, namespace: str, job_uid: str) -> str:
         """What was said of this Job; "" when nothing was, or when nobody can say."""
-        with self._locks[namespace]:
-            known = self._known.get(namespace)
-            if known is None or self.clock() - known[0] > KEPT_SECONDS:
-                known = (self.clock(), self._ask(namespace, known[1] if known else {}))
-                self._known[namespace] = known
-        return known[1].get(job_uid, "")
+        with self._lock:
+            asked_at, said = self._known.get(namespace, (float("-inf"), {}))
+            is_old = self.clock() - asked_at > KEPT_SECONDS
+            if is_old:
+                self._known[namespace] = (self.clock(), said)
+        if is_old:
+            said = self._ask(namespace, said)
+            with self._lock:
+                self._known[namespace] = (self.clock(), said)
+        return said.get(job_uid, "")
 
     def _ask(self, namespace: str, before: Mapping[str, str]) -> Mapping[str, str]:
         try:
