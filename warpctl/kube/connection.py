@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import ssl
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +15,7 @@ from warpctl.kube.api import Api
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from kubernetes.client import ApiClient
+    from kubernetes.client import ApiClient, Configuration
 
 NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 
@@ -65,10 +67,10 @@ def _in_cluster(connections: int) -> ApiClient:
 
 
 def _from_files(files: str, context: str, connections: int, agent: str) -> Connection:
-    from kubernetes import client
+    from kubernetes.client import Configuration
     from kubernetes.config import ConfigException, kube_config
 
-    configuration = client.Configuration()
+    configuration = Configuration()
     try:
         contexts, current = kube_config.list_kube_config_contexts(files)
         names = {each["name"]: each for each in contexts}
@@ -76,13 +78,48 @@ def _from_files(files: str, context: str, connections: int, agent: str) -> Conne
             raise UserError(
                 f"no context {context!r} in {files}", hint=f"contexts: {', '.join(sorted(names)) or 'none'}"
             )
-        kube_config.load_kube_config(
-            config_file=files, context=context or None, client_configuration=configuration, persist_config=False
-        )
-    except ConfigException as error:
+        # The library writes what a kubeconfig embeds, a user's private key too, into files until the process ends well.
+        with tempfile.TemporaryDirectory(prefix="warpctl-kubeconfig-") as folder:
+            kube_config.load_kube_config(
+                config_file=files,
+                context=context or None,
+                client_configuration=configuration,
+                persist_config=False,
+                temp_file_path=folder,
+            )
+            client = _client(configuration, connections)
+            if any(Path(file).parent == Path(folder) for file in _tls_files(configuration)):
+                client.rest_client.pool_manager.connection_pool_kw.update(_tls_in_memory(configuration))
+            _forget_files(folder)
+    except (ConfigException, ssl.SSLError) as error:
         raise UserError(f"cannot use the kubeconfig {files}: {error}", hint="try `kubectl cluster-info`") from error
     chosen = names[context] if context else current
-    return Connection(Api(_client(configuration, connections), agent), chosen["context"].get("namespace") or "default")
+    return Connection(Api(client, agent), chosen["context"].get("namespace") or "default")
+
+
+def _forget_files(folder: str) -> None:
+    """The library would offer them again to the next that loads the same kubeconfig."""
+    from kubernetes.config import kube_config
+
+    kept = kube_config._temp_files  # noqa: SLF001  # there is no other door
+    for content in [content for content, file in kept.items() if Path(file).parent == Path(folder)]:
+        del kept[content]
+
+
+def _tls_files(configuration: Configuration) -> list[str]:
+    files = (configuration.ssl_ca_cert, configuration.cert_file, configuration.key_file)
+    return [file for file in files if file]
+
+
+def _tls_in_memory(configuration: Configuration) -> dict[str, object]:
+    """What the connections of a pool need instead of the names of files."""
+    context = ssl.create_default_context(cafile=configuration.ssl_ca_cert)
+    if not configuration.verify_ssl:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    if configuration.cert_file:
+        context.load_cert_chain(configuration.cert_file, configuration.key_file)
+    return {"ssl_context": context, "ca_certs": None, "cert_file": None, "key_file": None}
 
 
 def _client(configuration: object, connections: int) -> ApiClient:
