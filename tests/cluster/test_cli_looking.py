@@ -156,6 +156,37 @@ def test_watch_in_a_terminal_draws_a_tree(place: Place, workers: StandInWorkers,
     assert "\u2514" in picture
 
 
+def test_apply_asks_in_a_terminal_before_it_cancels_what_runs(
+    place: Place, workers: StandInWorkers, tmp_path: Path
+) -> None:
+    workers.decide = waiting_at("rl/1/1")
+    place.controller()
+    call(place, "apply", spec_file(place))
+    place.wait(lambda: "rl/1/1" in workers.stages.values(), "iteration 1 trains")
+    before = {job["metadata"]["name"] for job in place.jobs()}
+    changed = spec_file(place, seed=7)
+
+    def answer(text: str) -> tuple[int, str]:
+        script = ["script", "-qefc", " ".join(command_line("apply", changed)), str(tmp_path / "typescript")]
+        done = subprocess.run(
+            script, env=environment(place), input=text.encode(), capture_output=True, timeout=60, check=False
+        )
+        return done.returncode, (tmp_path / "typescript").read_text()
+
+    code, said = answer("n\n")
+    assert code == 1, said
+    assert "spec.seed" in said
+    assert "Cancelled: 1 running Job (rl/1/1)" in said
+    assert "error: nothing was changed" in said
+    assert place.get()["metadata"]["generation"] == 1
+
+    code, said = answer("y\n")
+    assert code == 0, said
+    assert "demo configured" in said
+    assert place.get()["metadata"]["generation"] == 2
+    place.wait(lambda: not before <= {job["metadata"]["name"] for job in place.jobs()}, "the old one is cancelled")
+
+
 def test_status_shows_conditions_stages_and_events(place: Place, workers: StandInWorkers) -> None:
     workers.decide = lambda told, number: End(42, message="no pad token") if told.stage_id == "rl/1/1" else End()
     place.controller()
@@ -170,6 +201,23 @@ def test_status_shows_conditions_stages_and_events(place: Place, workers: StandI
     events = said.out[said.out.index("AGE") :]
     assert "Warning  StageStalled" in events
     assert call(place, "status", "demo", "-n", place.namespace, "-o", "json").code == 0
+
+
+def test_a_stage_that_another_run_works_on_is_running_here_too(place: Place, workers: StandInWorkers) -> None:
+    workers.decide = waiting_at("rl/1/1")
+    place.controller()
+    for name in ("first", "second"):
+        call(place, "apply", spec_file(place, name))
+
+    def seen_by_controller(name: str) -> dict[str, str]:
+        return {each["id"]: each["state"] for each in place.get(name).get("status", {}).get("stages", ())}
+
+    place.wait(lambda: seen_by_controller("second").get("rl/1/1") == "Running", "the controller sees it in both")
+
+    said = [json.loads(call(place, "status", name, "--cluster", "-o", "json").out) for name in ("first", "second")]
+
+    stages = [next(each for each in document["stages"] if each["id"] == "rl/1/1") for document in said]
+    assert [each["state"] for each in stages] == ["Running", "Running"]
 
 
 def test_status_of_a_run_whose_store_cannot_be_read_is_the_controllers_word(

@@ -158,19 +158,22 @@ def test_a_run_that_is_disturbed_publishes_what_one_machine_publishes(
     attempts = Counter(each["metadata"]["annotations"][names.STAGE_KEY] for each in jobs)
     assert {stage for stage, count in attempts.items() if count > 1} == {key}
     assert attempts[key] == 2
-    second = next(each["metadata"]["name"] for each in jobs if each["metadata"]["name"].endswith("-a2"))
-    said = node_cluster.kubectl("logs", f"job/{second}", "-n", namespace)
+    second = next(each["metadata"] for each in jobs if each["metadata"]["name"].endswith("-a2"))
+    said = node_cluster.kubectl("logs", f"job/{second['name']}", "-n", namespace)
     assert re.search(r" resumed .* step=\d+$", said, re.MULTILINE), said
     status = warp_run(node_cluster, namespace)["status"]
     assert (status["retries"], status["stagesText"], status["iterationText"]) == (1, "12/12", "2/2")
     _, row = node_cluster.kubectl("get", "warpruns", "-n", namespace).splitlines()
     assert row.split()[:4] == ["small", "Succeeded", "2/2", "12/12"]
     assert status["best"]["kl"] in row
-    see_what_is_left(node_cluster, namespace, tmp_path)
+    see_what_is_left(node_cluster, namespace, tmp_path, twice=second["annotations"][names.STAGE_ID])
 
 
-def see_what_is_left(cluster: NodeCluster, namespace: str, folder: Path) -> None:
-    """The commands that look at a run: logs from pods and, once these are gone, from the store; the report; a point as a model."""
+def see_what_is_left(cluster: NodeCluster, namespace: str, folder: Path, *, twice: str) -> None:
+    """The commands that look at a run: logs from pods and, once these are gone, from the store; the report; a point as a model.
+
+    Stage `twice` has had two attempts; the pod of its first went with its node.
+    """
 
     def said(*arguments: str) -> str:
         command = [sys.executable, "-m", "warpctl", *arguments]
@@ -185,6 +188,10 @@ def see_what_is_left(cluster: NodeCluster, namespace: str, folder: Path) -> None
     assert said("logs", "small", "merge/1", "--follow") == from_pod
     everything = said("logs", "small")
     assert {"import/sft", "rl/1/1", "evaluate/2"} <= {line.split(" | ")[0] for line in everything.splitlines()}
+    assert re.search(r" resumed .* step=\d+$", said("logs", "small", twice, "--attempt", "2"), re.MULTILINE)
+    evicted = said("logs", "small", twice, "--previous")
+    assert "started run=" in evicted
+    assert " resumed " not in evicted
     cluster.kubectl("delete", "jobs", "--all", "-n", namespace, "--cascade=foreground")
     assert from_pod.splitlines()[0] in said("logs", "small", "merge/1")
     report = said("report", "small")

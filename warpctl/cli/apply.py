@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,7 +11,6 @@ from warpctl.cli.cluster import ContextOption, KubeconfigOption, NamespaceOption
 if TYPE_CHECKING:
     from warpctl.kube.api import Object
     from warpctl.kube.connection import Connection
-    from warpctl.spec.warp_run import WarpRun
 
 POLL_SECONDS = 1.0
 
@@ -25,6 +24,9 @@ def apply(
     is_waiting: Annotated[
         bool, typer.Option("--wait", help="Stay until every run has succeeded; exit 1 when one stalls.")
     ] = False,
+    is_sure: Annotated[
+        bool, typer.Option("--yes", "-y", help="Do not ask before a change cancels stages that run.")
+    ] = False,
     is_forced: Annotated[
         bool, typer.Option("--force-conflicts", help="Take over fields that another manager, such as Argo CD, has set.")
     ] = False,
@@ -35,7 +37,9 @@ def apply(
     """Create or change WarpRuns in a cluster, by server-side apply. All files are checked before the first is sent."""
     from warpctl import names
     from warpctl.cli.cluster import cluster, explained
-    from warpctl.cli.terminal import next_steps, result
+    from warpctl.cli.cluster_diff import confirm_cancelling
+    from warpctl.cli.cluster_spec import body_of, place_of, refuse_laptop_paths
+    from warpctl.cli.terminal import has_somebody_to_ask, next_steps, result
     from warpctl.kube.resources import WARPRUNS
     from warpctl.spec.parse import parse_file, written_spec
 
@@ -43,6 +47,9 @@ def apply(
     for spec, run in zip(specs, runs, strict=True):
         refuse_laptop_paths(spec, run)
     connection = cluster(kubeconfig, context)
+    if has_somebody_to_ask() and not (is_sure or is_dry_run):
+        for spec in specs:
+            confirm_cancelling(spec, connection, namespace)
     applied = []
     for spec, run in zip(specs, runs, strict=True):
         place = place_of(run, namespace, connection)
@@ -63,47 +70,6 @@ def apply(
         _wait(connection, applied)
     name = runs[0].metadata.name
     next_steps(f"warpctl watch {name}", f"warpctl status {name} --cluster")
-
-
-def body_of(run: WarpRun, namespace: str, spec: dict[str, Any]) -> Object:
-    """What is sent: what the file says, letter by letter and without a default. So nothing drifts from it, and kubectl, Argo CD or
-    Flux, which send the file too, are of one mind with us.
-    """
-    metadata: Object = {"name": run.metadata.name, "namespace": namespace}
-    for part in ("labels", "annotations"):
-        if getattr(run.metadata, part):
-            metadata[part] = dict(getattr(run.metadata, part))
-    return {"apiVersion": run.api_version, "kind": run.kind, "metadata": metadata, "spec": spec}
-
-
-def place_of(run: WarpRun, namespace: str, connection: Connection) -> str:
-    """The namespace that a run goes to; UserError when its file and the command line disagree."""
-    from warpctl.errors import UserError
-
-    if namespace and _own_namespace(run) not in ("", namespace):
-        raise UserError(
-            f"{run.metadata.name} says namespace {run.metadata.namespace}, --namespace says {namespace}",
-            hint="take one of them away",
-        )
-    return namespace or _own_namespace(run) or connection.namespace
-
-
-def _own_namespace(run: WarpRun) -> str:
-    return run.metadata.namespace if "namespace" in run.metadata.model_fields_set else ""
-
-
-def refuse_laptop_paths(spec: str, run: WarpRun) -> None:
-    """UserError for what only this machine can read."""
-    from warpctl.errors import UserError
-    from warpctl.render.tenancy import laptop_paths
-
-    refused = laptop_paths(run)
-    if refused:
-        first = refused[0]
-        raise UserError(
-            f"{spec}: {first.field} {first.message}, got {first.value}",
-            hint=f"`warpctl run {spec}` uses it here; a cluster reads gs://, s3://, hf:// or https://",
-        )
 
 
 def _verb(written: Object, *, is_dry_run: bool) -> str:

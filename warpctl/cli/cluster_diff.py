@@ -6,15 +6,16 @@ import sys
 from dataclasses import dataclass, replace
 from typing import Any
 
-from warpctl.cli.apply import place_of, refuse_laptop_paths
 from warpctl.cli.cluster import explained
-from warpctl.cli.cluster_run import LOOKING, PATIENCE, ClusterRun, as_cluster_run, look_at_jobs
+from warpctl.cli.cluster_run import LOOKING, PATIENCE, UNREADABLE, ClusterRun, as_cluster_run, look_at_jobs
+from warpctl.cli.cluster_spec import place_of, refuse_laptop_paths
 from warpctl.cli.counts import count_text
 from warpctl.cli.plan_text import plan_text
 from warpctl.cli.planned import Planned, planned_rows
-from warpctl.cli.spec_changes import spec_changes
-from warpctl.cli.terminal import RED, paint
+from warpctl.cli.spec_changes import changes_text, spec_changes
+from warpctl.cli.terminal import RED, is_agreed, note, paint, warn
 from warpctl.engine import Engine
+from warpctl.errors import WarpctlError
 from warpctl.executors.kubernetes import KubernetesExecutor
 from warpctl.kube.connection import Connection
 from warpctl.kube.resources import WARPRUNS
@@ -90,6 +91,29 @@ def difference_text(found: Difference, *, is_wide: bool) -> str:
         return f"{text}\n\nThere is no such WarpRun in the cluster yet."
     if not found.at_stake:
         return text
+    return "\n\n".join([text, "\n".join(paint(line, RED, sys.stdout) for line in _stake_lines(found))])
+
+
+def confirm_cancelling(spec: str, connection: Connection, namespace: str) -> None:
+    """Ask before a changed spec cancels stages that run; WarpctlError when the answer is no."""
+    new = parse_file(spec)
+    if connection.api.get(WARPRUNS, place_of(new, namespace, connection), new.metadata.name) is None:
+        return
+    try:
+        found = difference(spec, connection, namespace)
+    except UNREADABLE as error:
+        warn(f"cannot tell what {spec} cancels: {error.message}")
+        return
+    if not any(each.is_running for each in found.at_stake):
+        return
+    warn(f"{spec} changes a run that is at work (generation {found.generation})")
+    note(changes_text(found.plan.changes, sys.stderr))
+    note("\n".join(_stake_lines(found)))
+    if not is_agreed("Go on?"):
+        raise WarpctlError("nothing was changed", hint=f"`warpctl diff {spec}` shows more; --yes does not ask")
+
+
+def _stake_lines(found: Difference) -> list[str]:
     hours = sum(each.gpu_hours for each in found.at_stake)
     running = [each for each in found.at_stake if each.is_running]
     lines = [f"At stake: {count_text(len(found.at_stake), 'started stage')}, {hours:.2f} GPU-hours so far."]
@@ -98,7 +122,7 @@ def difference_text(found: Difference, *, is_wide: bool) -> str:
         more = ", ..." if len(running) > 3 else ""
         cancelled = f"Cancelled: {count_text(len(running), 'running Job')} ({named}{more})"
         lines.append(f"{cancelled}; their resume states are kept, and a reverted edit goes on from them.")
-    return "\n\n".join([text, "\n".join(paint(line, RED, sys.stdout) for line in lines)])
+    return lines
 
 
 def _at_stake(live: ClusterRun, observed: Observed, lost: set[str]) -> tuple[AtStake, ...]:

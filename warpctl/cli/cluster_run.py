@@ -121,6 +121,7 @@ class ClusterRun(RunReference):
             retry_since=retry_since(seen, api.clock.now()),
             earlier_gpu_seconds=number(self.status.get("endedGpuSeconds")),
         )
+        see_shared_stages(engine, executor)
         return engine, executor
 
 
@@ -158,6 +159,12 @@ def look_at_jobs(connection: Connection, namespace: str) -> Cluster:
         for obj in connection.api.list(resource, namespace, labels=MANAGED).items:
             reflector.accept(obj)
     return world
+
+
+def see_shared_stages(engine: Engine, executor: KubernetesExecutor) -> None:
+    """From now on Jobs that another run has for stages of this one are seen too, which the controller learns from conflicts."""
+    graph = stages(engine.run, engine.observe().imported())
+    executor.shared_keys |= set(graph.by_key())
 
 
 def seen_by_controller(reference: ClusterRun) -> RunStatus:

@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from itertools import groupby
 from types import TracebackType
 from typing import Any, Self
 
@@ -21,6 +22,7 @@ from warpctl.cli.terminal import Symbols, is_plain, spell, symbols
 from warpctl.cli.transitions import Attempts, transitions
 from warpctl.reports.best import best_entry
 from warpctl.reports.summary import plus_minus
+from warpctl.spec.stage_input import StageKind
 from warpctl.spec.status import RunStatus, StageState, StageStatus
 
 BAR_CELLS = 12
@@ -45,8 +47,10 @@ class LiveDisplay:
         units: Mapping[str, float],
         slots: int,
         load_front: Callable[[], Mapping[str, Any] | None],
+        is_compact: bool = False,
         console: Console | None = None,
     ) -> None:
+        self._is_compact = is_compact
         self._units, self._slots, self._load_front = units, slots, load_front
         # Without a colour system rich writes no bold and no dim either, which NO_COLOR asks for here.
         self._console = console or Console(
@@ -77,12 +81,15 @@ class LiveDisplay:
             self._front = self._load_front()
         self._before = status
         self._now = now
-        self._live.update(Group(*self._picture(status)), refresh=True)
+        picture = self._picture(status, is_compact=self._is_compact)
+        if len(picture) > self._console.height:
+            picture = self._picture(status, is_compact=True)
+        self._live.update(Group(*picture), refresh=True)
 
     def say(self, text: str) -> None:
         self._console.print(Text(spell(text, sys.stderr)), soft_wrap=True)
 
-    def _picture(self, status: RunStatus) -> list[Text]:
+    def _picture(self, status: RunStatus, *, is_compact: bool) -> list[Text]:
         elapsed = duration_text(time.monotonic() - self._began)
         left = remaining(status, units=self._units, slots=self._slots)
         eta = f"  ETA {duration_text(left)}" if left else ""
@@ -97,10 +104,10 @@ class LiveDisplay:
         lines = [head]
         for number, (title, stages) in enumerate(groups, start=1):
             is_last = number == len(groups)
-            lines += self._group(title, stages, is_last=is_last)
+            lines += self._group(title, stages, is_last=is_last, is_compact=is_compact)
         return lines
 
-    def _group(self, title: str, stages: Sequence[StageStatus], *, is_last: bool) -> Iterator[Text]:
+    def _group(self, title: str, stages: Sequence[StageStatus], *, is_last: bool, is_compact: bool) -> Iterator[Text]:
         marks = self._marks
         branch = marks.last_branch if is_last else marks.branch
         stem = "  " if is_last else f"{marks.branch[0]} " if marks.branch[0] == "|" else "\u2502 "
@@ -109,10 +116,12 @@ class LiveDisplay:
         yield _line(branch, icon(state, marks), f"{title}{summary}", COLOURS.get(state, "dim"))
         if state in _DONE or state in _IDLE or len(stages) == 1:
             return
-        for number, stage in enumerate(stages, start=1):
-            inner = marks.last_branch if number == len(stages) else marks.branch
-            text = self._stage_line(stage)
-            yield _line(f"{stem}{inner}", icon(stage.state, marks), text, COLOURS.get(stage.state, "dim"))
+        rows = list(_rows(stages)) if is_compact else [[stage] for stage in stages]
+        for number, row in enumerate(rows, start=1):
+            inner = marks.last_branch if number == len(rows) else marks.branch
+            shown = row[0].state
+            text = self._stage_line(row[0]) if len(row) == 1 else _row_text(row)
+            yield _line(f"{stem}{inner}", icon(shown, marks), text, COLOURS.get(shown, "dim"))
 
     def _summary(self, stages: Sequence[StageStatus], state: StageState) -> str:
         if len(stages) == 1:
@@ -144,6 +153,25 @@ def _line(branch: str, mark: str, text: str, style: str) -> Text:
     line.append(f"{mark} ", style=style)
     line.append(text)
     return line
+
+
+def _rows(stages: Sequence[StageStatus]) -> Iterator[list[StageStatus]]:
+    """Neighbours that have the same to say, such as the finished members of an iteration, share a row."""
+
+    def alike(stage: StageStatus) -> tuple[object, ...]:
+        is_quiet = stage.state in _DONE or stage.state in _IDLE or stage.state is StageState.QUEUED
+        return (stage.kind, stage.state) if is_quiet and stage.kind == StageKind.RL else (stage.id,)
+
+    for _, row in groupby(stages, key=alike):
+        yield list(row)
+
+
+def _row_text(row: Sequence[StageStatus]) -> str:
+    """rl 1..3  succeeded  1h02m: the longest of them, for they ran side by side."""
+    seconds = [seconds_between(each.started_at, each.ended_at) for each in row]
+    took = [duration_text(max(filter(None, seconds)))] if any(seconds) else []
+    first, last = stage_name(row[0]), stage_name(row[-1]).rpartition(" ")[2]
+    return "  ".join([f"{first}..{last}", str(row[0].state).lower(), *took])
 
 
 def picture_groups(stages: Sequence[StageStatus]) -> Iterator[tuple[str, list[StageStatus]]]:

@@ -92,7 +92,7 @@ def num_slots(run: WarpRun, machine: Machine) -> int:
 
 
 @contextlib.contextmanager
-def display_for(reference: RunReference, *, slots: int) -> Iterator[Display]:
+def display_for(reference: RunReference, *, slots: int, is_compact: bool = False) -> Iterator[Display]:
     """A live tree on a terminal, lines elsewhere; `slots` RL runs at once are what its remaining time counts on."""
     if not sys.stderr.isatty():
         from warpctl.cli.plain_display import PlainDisplay
@@ -106,5 +106,6 @@ def display_for(reference: RunReference, *, slots: int) -> Iterator[Display]:
         units=units(run),
         slots=min(slots, run.spec.parallelism or slots),
         load_front=reference.front,
+        is_compact=is_compact,
     ) as display:
         yield display

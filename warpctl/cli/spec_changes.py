@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from warpctl.cli.counts import count_text
 from warpctl.cli.run_reference import RunReference
-from warpctl.cli.terminal import RED, note, paint, warn
+from warpctl.cli.terminal import RED, has_somebody_to_ask, is_agreed, note, paint, warn
 from warpctl.errors import UserError, WarpctlError
 from warpctl.plan.observed import Observed
 from warpctl.plan.stages import Stage, stages
@@ -147,10 +147,7 @@ def confirm_changes(reference: RunReference, *, is_sure: bool) -> None:
         )
     warn("the spec has changed since the last run")
     note(changes_text(changes, sys.stderr))
-    if is_sure or not (sys.stdin.isatty() and sys.stderr.isatty()):
-        return
-    note("Go on? [y/N] ")
-    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+    if not is_sure and has_somebody_to_ask() and not is_agreed("Go on?"):
         raise WarpctlError(
             "nothing was changed", hint=f"`warpctl plan {reference.typed}` shows more; --yes does not ask"
         )

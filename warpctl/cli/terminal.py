@@ -157,6 +157,17 @@ def warn(text: str, *, hint: str = "") -> None:
         note(f"{paint('hint:', CYAN, sys.stderr)} {hint}")
 
 
+def has_somebody_to_ask() -> bool:
+    """Whether a person sits at both ends."""
+    return sys.stdin.isatty() and sys.stderr.isatty()
+
+
+def is_agreed(question: str) -> bool:
+    """Ask; everything but a yes is a no."""
+    note(f"{question} [y/N] ")
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+
 def next_steps(*commands: str) -> None:
     """What one would type next, each as `command` or `command  # why`."""
     note("")

@@ -103,10 +103,8 @@ def delete(
     kubeconfig: KubeconfigOption = "",
 ) -> None:
     """Delete a WarpRun and its Jobs. Artifacts stay, unless spec.deletionPolicy is Delete."""
-    import sys
-
     from warpctl.cli.cluster import cluster, the_run
-    from warpctl.cli.terminal import note, result
+    from warpctl.cli.terminal import has_somebody_to_ask, is_agreed, result
     from warpctl.errors import UserError
     from warpctl.kube.resources import WARPRUNS
 
@@ -114,13 +112,12 @@ def delete(
     run = the_run(connection, namespace, name)
     metadata, storage = run["metadata"], run["spec"]["storage"]["uri"]
     if run["spec"].get("deletionPolicy") == "Delete" and not is_sure:
-        if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        if not has_somebody_to_ask():
             raise UserError(
                 f"{name} would be deleted with its artifacts in {storage} (spec.deletionPolicy is Delete)",
                 hint="--yes does it; set deletionPolicy to Retain to keep them",
             )
-        note(f"Delete {name} and its artifacts in {storage}? [y/N] ")
-        if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+        if not is_agreed(f"Delete {name} and its artifacts in {storage}?"):
             raise UserError("nothing was deleted", hint="set spec.deletionPolicy to Retain to keep the artifacts")
     connection.api.delete(WARPRUNS, metadata["namespace"], name, uid=metadata["uid"])
     result(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -21,6 +21,9 @@ LONGEST_PAUSE_SECONDS = 15.0
 def watch(
     name: NameArgument,
     *,
+    is_compact: Annotated[
+        bool, typer.Option("--compact", help="One row for members of an iteration that have the same to say.")
+    ] = False,
     namespace: NamespaceOption = "",
     context: ContextOption = "",
     kubeconfig: KubeconfigOption = "",
@@ -37,7 +40,8 @@ def watch(
     from warpctl.spec.status import READY, SUCCEEDED
 
     reference = resolve_in_cluster(name, namespace, context, kubeconfig)
-    with StopSignals() as signals, display_for(reference, slots=reference.run.spec.rl_runs) as display:
+    shown = display_for(reference, slots=reference.run.spec.rl_runs, is_compact=is_compact)
+    with StopSignals() as signals, shown as display:
         last = _until_the_end(reference, display, signals)
     if last is None:
         next_steps(f"warpctl status {name} --cluster")
@@ -55,7 +59,7 @@ def _until_the_end(reference: ClusterRun, display: Display, signals: StopSignals
     """The last status of a run that succeeded or stalled; None when the user has seen enough."""
     from datetime import datetime
 
-    from warpctl.cli.cluster_run import UNREADABLE, look_at_jobs, refreshed, seen_by_controller
+    from warpctl.cli.cluster_run import UNREADABLE, look_at_jobs, refreshed, see_shared_stages, seen_by_controller
     from warpctl.kube.errors import ClusterUnavailableError
     from warpctl.plan.progress import summarise
 
@@ -73,10 +77,11 @@ def _until_the_end(reference: ClusterRun, display: Display, signals: StopSignals
             signals.wait(pause)
             continue
         failures = 0
-        if engine is None or before.run != reference.run or before.store is not reference.store:
-            engine, executor = reference.engine_and_executor(world)
-        executor.world = world
         try:
+            if engine is None or before.run != reference.run or before.store is not reference.store:
+                engine, executor = reference.engine_and_executor(world)
+            executor.world = world
+            see_shared_stages(engine, executor)
             status = reference.seen(summarise(reference.run, engine.observe(), now))
             attempts = executor.attempts()
         except UNREADABLE:

@@ -47,6 +47,8 @@ from warpctl.storage.store import Store
 
 Status = dict[str, Any]
 
+SOON_SECONDS = 0.05
+
 
 class Stores(Protocol):
     """Opens stores; one object a URI, so that connections are shared."""
@@ -121,6 +123,7 @@ class Reconciler:
         now = self.now()
         ended = self.cluster.take_ended_gpu_seconds(run_object.uid)
         earlier = number(run_object.status.get("endedGpuSeconds")) + ended
+        known = len(driven.executor.shared_keys)
         try:
             driven.engine.earlier_gpu_seconds = earlier
             status = driven.engine.tick(now)
@@ -143,6 +146,8 @@ class Reconciler:
         if status.is_true(SUCCEEDED):
             self._driven.pop(run_object.uid, None)
             return None
+        if len(driven.executor.shared_keys) > known:
+            return SOON_SECONDS  # somebody else's Job has the stage: it is there to be seen
         return self._next_pass(status, driven, now)
 
     def _next_pass(self, status: RunStatus, driven: Driven, now: datetime) -> float:
@@ -150,12 +155,12 @@ class Reconciler:
         waits = [float(self.config.resync_seconds)]
         for stage in status.stages:
             if stage.state is StageState.RETRYING and stage.retry_at:
-                waits.append((datetime.fromisoformat(stage.retry_at) - now).total_seconds() + 0.05)
+                waits.append((datetime.fromisoformat(stage.retry_at) - now).total_seconds() + SOON_SECONDS)
             if stage.state is StageState.RUNNING:
                 waits.append(self._progress_pause())
         if driven.executor.is_waiting_for_pods():
             waits.append(15.0)
-        return max(0.05, min(waits))
+        return max(SOON_SECONDS, min(waits))
 
     def _progress_pause(self) -> float:
         """Looking at progress is worth a bounded share of the store and of this process, however many runs are at work."""

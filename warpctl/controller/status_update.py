@@ -99,10 +99,18 @@ def refused_status(
 
 
 def unavailable_status(message: str, before: Status, *, generation: int, now: datetime) -> dict[str, Any]:
-    """A run whose store does not answer now: it goes on by itself, so it is not stalled."""
-    facts = {READY: False, RECONCILING: True, STALLED: False, SUSPENDED: False, SUCCEEDED: False}
+    """A run whose store does not answer now: it goes on by itself. One that had stalled or was suspended still is."""
+    old = _by_type(before)
+    kept = {
+        kind: old[kind]
+        for kind in (STALLED, SUSPENDED)
+        if old.get(kind, {}).get("status") == "True" and old[kind].get("observedGeneration") == generation
+    }
+    facts = {READY: False, RECONCILING: not kept, STALLED: False, SUSPENDED: False, SUCCEEDED: False}
     why = (Reason.STORE_UNAVAILABLE, message[:MAX_MESSAGE])
-    return dict(before) | _changed_conditions(facts, why, before, generation, now)
+    changed = _changed_conditions(facts, why, before, generation, now)
+    changed["conditions"] = [kept.get(each["type"], each) for each in changed["conditions"]]
+    return dict(before) | changed
 
 
 def transitions(before: Status, after: Status) -> list[Transition]:

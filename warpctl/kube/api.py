@@ -45,6 +45,13 @@ class Listed:
 
 
 @dataclass(frozen=True, slots=True)
+class ListedPage(Listed):
+    """A part of a list."""
+
+    is_first: bool
+
+
+@dataclass(frozen=True, slots=True)
 class _Request:
     """One request; `what` is what it does, as a person would say it."""
 
@@ -87,9 +94,19 @@ class Api:
             raise
 
     def list(self, resource: Resource, namespace: str = "", *, labels: str = "", fields: str = "") -> Listed:
-        """All objects, in pages; one that expired on the way begins anew."""
-        query = {"labelSelector": labels, "fieldSelector": fields, "limit": str(PAGE)}
+        """All objects, of one instant."""
         items: list[Object] = []
+        for page in self.pages(resource, namespace, labels=labels, fields=fields):
+            if page.is_first:
+                items = []
+            items += page.items
+        return Listed(items, page.resource_version)
+
+    def pages(
+        self, resource: Resource, namespace: str = "", *, labels: str = "", fields: str = ""
+    ) -> Iterator[ListedPage]:
+        """The same in pages, for who need not hold all at once; where a list expired on the way, another first page."""
+        query = {"labelSelector": labels, "fieldSelector": fields, "limit": str(PAGE)}
         token = ""
         while True:
             asked = {name: value for name, value in (query | {"continue": token}).items() if value}
@@ -97,13 +114,14 @@ class Api:
                 page = self.request("GET", resource.path(namespace), query=asked, what=f"list {resource.plural}")
             except ClusterError as error:
                 if error.is_expired and token:
-                    items, token = [], ""
+                    token = ""
                     continue
                 raise
-            items += page["items"]
-            token = page["metadata"].get("continue", "")
+            metadata = page["metadata"]
+            yield ListedPage(page["items"], metadata["resourceVersion"], is_first=not token)
+            token = metadata.get("continue", "")
             if not token:
-                return Listed(items, page["metadata"]["resourceVersion"])
+                return
 
     def create(self, resource: Resource, namespace: str, body: Object, *, is_dry_run: bool = False) -> Object:
         """Create the object; a ClusterError that `is_conflict` when the name is taken."""

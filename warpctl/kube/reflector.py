@@ -95,19 +95,22 @@ class Reflector(Generic[T]):
                 stop.wait(min(pause, BACKOFF_MAX_SECONDS))
 
     def _list(self) -> str:
-        listed = self.api.list(self.resource, self.namespace, labels=self.labels)
-        seen = set()
-        for obj in listed.items:
-            seen.add(_key(obj))
-            self._put(obj, self.project(obj))
+        seen: set[Key] = set()
+        for page in self.api.pages(self.resource, self.namespace, labels=self.labels):
+            if page.is_first:
+                seen.clear()
+            for obj in page.items:
+                seen.add(_key(obj))
+                self._put(obj, self.project(obj))
+            version = page.resource_version
         with self._lock:
             gone = [key for key in self._items if key not in seen]
         for key in gone:
             self._drop(key)
-        self._newest = listed.resource_version
+        self._newest = version
         self._last_contact = time.monotonic()
         self.is_synced.set()
-        return listed.resource_version
+        return version
 
     def _watch(self, version: str, stop: threading.Event) -> str:
         seconds = self.watch_seconds * random.uniform(0.9, 1.1)  # noqa: S311  # jitter, no secret

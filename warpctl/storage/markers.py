@@ -10,12 +10,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import cache
 
 from warpctl import artifacts
 from warpctl.storage.manifest import Manifest
 from warpctl.storage.store import Store
 
 CONCURRENT_READS = 16
+
+
+@cache
+def _readers() -> ThreadPoolExecutor:
+    """One pool for all: a controller looks a hundred times a second."""
+    return ThreadPoolExecutor(CONCURRENT_READS, "markers")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +48,12 @@ class Markers:
             for key, kind in stages.items()
             if key not in self._present and (key not in self._absent or self._absent[key] != tokens.get(key))
         }
-        with ThreadPoolExecutor(CONCURRENT_READS) as pool:
-            for key, marker in pool.map(lambda item: (item[0], self.read(item[1], item[0])), unknown.items()):
-                if marker is None:
-                    self._absent[key] = tokens.get(key)
-                else:
-                    self._present[key] = marker
+        each = map if len(unknown) < 2 else _readers().map  # one read needs no other thread
+        for key, marker in each(lambda item: (item[0], self.read(item[1], item[0])), unknown.items()):
+            if marker is None:
+                self._absent[key] = tokens.get(key)
+            else:
+                self._present[key] = marker
         return {key: self._present[key] for key in stages if key in self._present}
 
     def read(self, kind: str, key: str) -> Marker | None:

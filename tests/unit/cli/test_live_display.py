@@ -77,13 +77,21 @@ def a_status() -> RunStatus:
     return parts.model_copy(update={"conditions": conditions, "iteration": 1, "iterations": 4})
 
 
-def draw(monkeypatch: pytest.MonkeyPatch, *, color_system: str | None, width: int = 100) -> str:
+def draw(
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    color_system: str | None,
+    width: int = 100,
+    height: int = 40,
+    is_compact: bool = False,
+    seen: RunStatus | None = None,
+) -> str:
     stream = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
     monkeypatch.setattr("sys.stderr", stream)
     monkeypatch.setattr("time.monotonic", lambda: 0.0)
-    console = Console(file=stream, force_terminal=True, color_system=color_system, width=width, height=40)
-    display = LiveDisplay(units={}, slots=2, load_front=lambda: FRONT, console=console)
-    display.show(a_status(), {}, {}, NOW)
+    console = Console(file=stream, force_terminal=True, color_system=color_system, width=width, height=height)
+    display = LiveDisplay(units={}, slots=2, load_front=lambda: FRONT, is_compact=is_compact, console=console)
+    display.show(seen or a_status(), {}, {}, NOW)
     # Not started: what would be drawn, without the terminal's control codes.
     with console.capture() as capture:
         console.print(display._live.get_renderable())
@@ -120,6 +128,33 @@ def test_a_narrow_window_cuts_lines_and_wraps_none(monkeypatch: pytest.MonkeyPat
 
     assert len(narrow.splitlines()) == len(wide.splitlines())
     assert max(map(len, narrow.splitlines())) <= 40
+
+
+def many_members() -> RunStatus:
+    done = {"state": StageState.SUCCEEDED, "attempts": 1, "started_at": at(-20)}
+    steps = Progress(done=12, total=40, unit="steps", elapsed_seconds=6.0)
+    members = (
+        *(stage(f"rl/2/{member}", ended_at=at(-8 - member), **done) for member in range(1, 4)),
+        stage("rl/2/4", StageState.RUNNING, attempts=2, progress=steps),
+        stage("rl/2/5", StageState.QUEUED),
+        stage("rl/2/6", StageState.QUEUED),
+        stage("merge/2", StageState.WAITING),
+    )
+    return a_status().model_copy(update={"stages": (*a_status().stages[:3], *members)})
+
+
+def test_a_compact_tree_has_one_row_for_members_with_the_same_to_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    check("live-tree-compact.txt", draw(monkeypatch, color_system=None, is_compact=True, seen=many_members()))
+
+
+def test_a_tree_that_does_not_fit_is_compact_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    compact = draw(monkeypatch, color_system=None, is_compact=True, seen=many_members())
+    num_full = len(draw(monkeypatch, color_system=None, seen=many_members()).splitlines())
+
+    assert len(compact.splitlines()) < num_full
+    assert draw(monkeypatch, color_system=None, height=num_full - 1, seen=many_members()) == compact
 
 
 def test_controls_and_the_report_come_last() -> None:

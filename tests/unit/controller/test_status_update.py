@@ -6,6 +6,8 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import pytest
+
 from tests.builders.world import a_run
 from warpctl.controller.status_update import (
     Facts,
@@ -102,6 +104,21 @@ def test_a_store_that_does_not_answer_stalls_nothing() -> None:
 
     assert condition(status, "Stalled")["status"] == "False"
     assert condition(status, "Ready")["reason"] == "StoreUnavailable"
+
+
+@pytest.mark.parametrize("kind", ["Stalled", "Suspended"])
+def test_a_store_that_does_not_answer_changes_nothing_about_a_run_that_stands_still(kind: str) -> None:
+    stands = {"type": kind, "status": "True", "reason": "Why", "message": "why", "observedGeneration": 1}
+    before = {"conditions": [stands | {"lastTransitionTime": "2026-11-20T12:00:00Z"}]}
+    status = unavailable_status("gs://b does not answer", before, generation=1, now=NOW)
+    edited = unavailable_status("gs://b does not answer", before, generation=2, now=NOW)
+
+    assert condition(status, kind) == before["conditions"][0]
+    assert condition(status, "Reconciling")["status"] == "False"
+    assert condition(status, "Ready")["reason"] == "StoreUnavailable"
+    assert transitions(before, status) == []
+    assert condition(edited, kind)["status"] == "False"
+    assert condition(edited, "Reconciling")["status"] == "True"
 
 
 def test_verbs_are_named_by_what_they_say() -> None:

@@ -1,0 +1,96 @@
+"""Which pods `warpctl logs` reads, and how it marks their lines."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.builders.starts import UID, starts
+from tests.builders.world import a_run
+from warpctl import names
+from warpctl.cli.cluster_logs import print_pods
+from warpctl.cli.cluster_run import as_cluster_run
+from warpctl.cli.log_sources import Wanted
+from warpctl.errors import UserError
+from warpctl.kube.api import Listed, Object
+from warpctl.kube.clock import ServerClock
+from warpctl.kube.connection import Connection
+from warpctl.kube.resources import JOBS, PODS, Resource
+from warpctl.render.job import render_job
+from warpctl.spec.controller_config import ControllerConfig
+from warpctl.storage.store import Store
+
+STAGE = "import/sft"
+AT = "2026-11-21T12:00:00Z"
+
+
+class TwoNodes:
+    """An API server where one stage has had two attempts of two pods each; pods say who they are."""
+
+    def __init__(self, run: Any) -> None:
+        self.clock = ServerClock()
+        self.jobs, self.pods = [], []
+        config = ControllerConfig.model_validate({"images": {"slim": "slim:1", "worker": "worker:1"}})
+        for number in (1, 2):
+            start = starts(run, number=number)[STAGE]
+            job = render_job(run, start, storage=Store.open(run.spec.storage.uri).root, uid=UID, config=config)
+            uid = f"job-{number}"
+            job["metadata"] |= {"uid": uid, "creationTimestamp": AT, "resourceVersion": "1"}
+            job["metadata"]["namespace"] = run.metadata.namespace
+            self.jobs.append(job)
+            self.pods += [self._pod(job["metadata"]["name"], uid, run.metadata.namespace, index) for index in (0, 1)]
+
+    def _pod(self, job: str, uid: str, namespace: str, index: int) -> Object:
+        labels = {names.JOB_UID_LABEL: uid, names.INDEX_LABEL: str(index)}
+        metadata = {"name": f"{job}-{index}", "namespace": namespace, "uid": f"{uid}-{index}", "labels": labels}
+        running = [{"state": {"running": {"startedAt": AT}}}]
+        metadata |= {"creationTimestamp": AT, "resourceVersion": "1"}
+        return {"metadata": metadata, "status": {"containerStatuses": running}}
+
+    def list(self, resource: Resource, namespace: str, *, labels: str) -> Listed:
+        return Listed({JOBS: self.jobs, PODS: self.pods}[resource], "1")
+
+    def text(self, path: str, *, query: Mapping[str, str], what: str) -> str:
+        return f"log of {path.split('/')[-2]}\n"
+
+    def server_time(self) -> datetime:
+        return datetime.now(UTC)
+
+
+@pytest.fixture
+def shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Any:
+    """Prints the logs of the import: (wanted, node) -> lines."""
+    compute = {"import": {"nodes": 2}}
+    run = a_run(storage={"uri": str(tmp_path / "store")}, compute=compute)
+    body = run.model_dump(mode="json", by_alias=True, exclude_none=True)
+    body["metadata"] |= {"uid": UID, "resourceVersion": "1", "generation": 1}
+    reference = as_cluster_run(Connection(TwoNodes(run), run.metadata.namespace), body, str(tmp_path / "state"))
+
+    def show(node: int = -1, **wanted: Any) -> list[str]:
+        print_pods(reference, Wanted(**{"stage": STAGE, "is_previous": False, "number": 0} | wanted), node)
+        return capsys.readouterr().out.splitlines()
+
+    return show
+
+
+def test_every_node_of_the_newest_attempt_is_marked_by_its_index(shown) -> None:
+    first, second = shown()
+
+    assert first.startswith(f"{STAGE}#0 | log of ")
+    assert first.endswith("-a2-0")
+    assert second.startswith(f"{STAGE}#1 | log of ")
+    assert second.endswith("-a2-1")
+
+
+def test_one_node_of_an_earlier_attempt_is_shown_as_it_is(shown) -> None:
+    assert [line.endswith("-a1-1") for line in shown(1, is_previous=True)] == [True]
+    assert shown(1, is_previous=True) == shown(1, number=1)
+
+
+def test_a_node_that_is_not_there_has_no_log(shown) -> None:
+    with pytest.raises(UserError, match="there is no log of import/sft yet"):
+        shown(2)
