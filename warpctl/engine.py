@@ -14,7 +14,7 @@ from warpctl.plan.actions import Action, Collect, Forget, Show, Start, Stop, Wri
 from warpctl.plan.observed import Attempt, Committed, Observed, Root
 from warpctl.plan.planner import plan
 from warpctl.plan.progress import summarise
-from warpctl.plan.stages import import_stages, stages
+from warpctl.plan.stages import StageGraph, import_stages, stages
 from warpctl.spec.stage_input import StageKind
 from warpctl.spec.status import RunStatus
 from warpctl.spec.warp_run import WarpRun
@@ -23,6 +23,15 @@ from warpctl.storage.markers import Marker, Markers
 from warpctl.storage.store import Store
 from warpctl.storage.views import Views
 from warpctl.storage.wanted import Keep, Wanted, WantedStage, read_wanted, write_wanted
+
+
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """A graph, and all that it was made of: content digests by the keys of imports, None of those that are not there."""
+
+    run: WarpRun
+    imported: Mapping[str, str | None]
+    graph: StageGraph
 
 
 @dataclass
@@ -41,6 +50,7 @@ class Engine:
     views: Views = field(init=False)
     _roots: frozenset[Root] | None = None
     _swept: set[tuple[str, str]] = field(default_factory=set)
+    _last_graph: _Made | None = None
 
     def __post_init__(self) -> None:
         self.markers = Markers(self.store)
@@ -49,16 +59,18 @@ class Engine:
     def tick(self, now: datetime) -> RunStatus:
         """One pass; what it returns is what it saw, before what it did."""
         observed = self.observe()
-        for action in plan(self.run, observed, now):
+        graph = self._graph_with(observed.imported())
+        for action in plan(self.run, observed, now, graph=graph):
             self.perform(action, now)
-        return summarise(self.run, observed, now)
+        return summarise(self.run, observed, now, graph=graph)
 
     def observe(self) -> Observed:
         """Attempts first, markers after them: a marker that is absent behind a finished attempt is absent for good."""
         attempts = self.executor.attempts()
         imports = self._look({stage.key: stage.kind for stage in import_stages(self.run).values()}, attempts)
-        whole = {key: marker.manifest.content_digest for key, marker in imports.items() if marker.is_whole}
-        graph = stages(self.run, whole)
+        graph = self._graph_with(
+            {key: marker.manifest.content_digest for key, marker in imports.items() if marker.is_whole}
+        )
         seen = imports | self._look({stage.key: stage.kind for stage in graph.stages.values()}, attempts)
         return Observed(
             committed={key: _committed(marker) for key, marker in seen.items()},
@@ -91,6 +103,15 @@ class Engine:
                 self._collect(action, now)
             case Show():
                 self.views.show(action.stage.kind, action.stage.key)
+
+    def _graph_with(self, imported: Mapping[str, str]) -> StageGraph:
+        """The graph of the run with what is imported of it; most passes find the one that was made last."""
+        last = self._last_graph
+        if last is None or last.run is not self.run or any(last.imported[k] != imported.get(k) for k in last.imported):
+            graph = stages(self.run, imported)
+            keys = (stage.key for stage in graph.stages.values() if stage.kind is StageKind.IMPORT)
+            last = self._last_graph = _Made(self.run, {key: imported.get(key) for key in keys}, graph)
+        return last.graph
 
     def _collect(self, action: Collect, now: datetime) -> None:
         """Sweep once a session: what another run wants stays, and stays planned here."""

@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ruamel.yaml import YAML
+
 from tests.cluster.stand_in_workers import WAITS
 from tests.cluster.status_history import StatusHistory
 from warpctl import names
@@ -47,7 +49,7 @@ class ControllerProcess:
                 stderr=log,
                 stdin=subprocess.DEVNULL,
                 cwd=ROOT,
-                env=os.environ | {"OMP_NUM_THREADS": "1"},
+                env=os.environ | {"OMP_NUM_THREADS": "1"} | _environment_of_deployment(),
             )
         return self
 
@@ -71,6 +73,13 @@ class ControllerProcess:
 
     def said(self) -> str:
         return self.log.read_text()
+
+
+def _environment_of_deployment() -> dict[str, str]:
+    """What the Deployment sets, so that memory is measured as it will be."""
+    deployment = YAML(typ="safe").load(ROOT / "manifests" / "base" / "deployment.yaml")
+    container = deployment["spec"]["template"]["spec"]["containers"][0]
+    return {each["name"]: each["value"] for each in container["env"] if each["name"] != "HOME"}
 
 
 @dataclass

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Protocol
@@ -62,6 +62,8 @@ class Driven:
 
     engine: Engine
     executor: KubernetesExecutor
+    body: Mapping[str, Any]
+    """What its run was read from."""
     report: str = ""
     best: Best | None = None
 
@@ -93,7 +95,7 @@ class Reconciler:
         if _is_settled(run_object):
             return None
         try:
-            run = WarpRun.model_validate(run_object.body)
+            run = self._run_of(run_object)
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"])
@@ -117,6 +119,13 @@ class Reconciler:
             text = f"{error.message} ({error.hint})" if error.hint else error.message
             self._refuse(run_object, _reason_of(error), text)
             return float(self.config.resync_seconds)
+
+    def _run_of(self, run_object: WarpRunObject) -> WarpRun:
+        """The same object while the run is the same: what was made of it is then known to hold."""
+        driven = self._driven.get(run_object.uid)
+        if driven is not None and driven.body == run_object.body:
+            return driven.engine.run
+        return WarpRun.model_validate(run_object.body)
 
     def _drive(self, run_object: WarpRunObject, run: WarpRun) -> float | None:
         driven = self._driven_for(run_object, run)
@@ -171,8 +180,9 @@ class Reconciler:
         store = self.stores.open(run.spec.storage.uri)
         if driven is None or driven.engine.store.root != store.root:
             executor = KubernetesExecutor(run, run_object.uid, self.api, self.cluster, self.config, store, now=self.now)
-            driven = self._driven[run_object.uid] = Driven(Engine(run, executor, store), executor)
+            driven = self._driven[run_object.uid] = Driven(Engine(run, executor, store), executor, run_object.body)
         driven.engine.run = driven.executor.run = run
+        driven.body = run_object.body
         driven.executor.config = self.config
         driven.engine.retry_since = retry_since(run_object, self.now())
         return driven

@@ -16,9 +16,12 @@ from warpctl.spec.warp_run import WarpRun
 SECONDS_PER_HOUR = 3600.0
 
 
-def plan(run: WarpRun, observed: Observed, now: datetime) -> tuple[Action, ...]:
-    """The actions of one pass, in the order in which they are to be performed; () when there is nothing to do."""
-    graph = stages(run, observed.imported())
+def plan(run: WarpRun, observed: Observed, now: datetime, *, graph: StageGraph | None = None) -> tuple[Action, ...]:
+    """The actions of one pass, in the order in which they are to be performed; () when there is nothing to do.
+
+    `graph` spares making that of `run` and `observed` once more.
+    """
+    graph = graph or stages(run, observed.imported())
     needed = needed_stages(run, graph, observed)
     suspended = why_suspended(run, observed)
     stops = _stops(needed, observed, suspended)

@@ -26,9 +26,9 @@ from warpctl.spec.status import (
 from warpctl.spec.warp_run import WarpRun
 
 
-def summarise(run: WarpRun, observed: Observed, now: datetime) -> RunStatus:
+def summarise(run: WarpRun, observed: Observed, now: datetime, *, graph: StageGraph | None = None) -> RunStatus:
     """The status of `run`; the same facts as `plan` sees."""
-    graph = stages(run, observed.imported())
+    graph = graph or stages(run, observed.imported())
     needed = needed_stages(run, graph, observed)
     rows = [
         _row(stage, graph, needed, observed, judge(stage.key, observed, run.spec.retry, now))
