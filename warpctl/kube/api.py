@@ -30,7 +30,8 @@ CONNECT_SECONDS = 5.0
 READ_SECONDS = 30.0
 LONGEST_PAUSE_SECONDS = 10.0
 """What a server's Retry-After may ask for at most."""
-PAGE = 500
+PAGE = 100
+"""Objects of a list in one answer: a Job is tens of kilobytes in memory, and a controller lists three resources at once."""
 MERGE_PATCH = "application/merge-patch+json"
 APPLY_PATCH = "application/apply-patch+yaml"  # JSON is YAML
 WRITES = frozenset({"POST", "PUT", "PATCH", "DELETE"})
