@@ -5,11 +5,11 @@ everything that matters is in the store, and the next pass begins by looking the
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
 from warpctl import artifacts
-from warpctl.executors.base import Executor
+from warpctl.executors.base import Executor, StartRefusedError
 from warpctl.plan.actions import Action, Collect, Forget, Show, Start, Stop, WriteRoots
 from warpctl.plan.observed import Attempt, Committed, Observed, Root
 from warpctl.plan.planner import plan
@@ -25,15 +25,6 @@ from warpctl.storage.views import Views
 from warpctl.storage.wanted import Keep, Wanted, WantedStage, read_wanted, write_wanted
 
 
-@dataclass(frozen=True, slots=True)
-class _Made:
-    """A graph, and all that it was made of: content digests by the keys of imports, None of those that are not there."""
-
-    run: WarpRun
-    imported: Mapping[str, str | None]
-    graph: StageGraph
-
-
 @dataclass
 class Engine:
     """Drives one run. Between passes it keeps only what spares reads: markers that were seen, roots that were written,
@@ -46,11 +37,12 @@ class Engine:
     retry_since: datetime | None = None
     earlier_gpu_seconds: float = 0.0
     """Of attempts that the executor no longer sees."""
+    refused: dict[str, str] = field(default_factory=dict)
+    """Stage key -> why its attempt could not be started in the last pass."""
     markers: Markers = field(init=False)
     views: Views = field(init=False)
     _roots: frozenset[Root] | None = None
     _swept: set[tuple[str, str]] = field(default_factory=set)
-    _last_graph: _Made | None = None
 
     def __post_init__(self) -> None:
         self.markers = Markers(self.store)
@@ -58,21 +50,28 @@ class Engine:
 
     def tick(self, now: datetime) -> RunStatus:
         """One pass; what it returns is what it saw, before what it did."""
-        observed = self.observe()
-        graph = self._graph_with(observed.imported())
+        observed, graph = self._observe()
+        self.refused = {}
         for action in plan(self.run, observed, now, graph=graph):
             self.perform(action, now)
-        return summarise(self.run, observed, now, graph=graph)
+        return summarise(self.run, replace(observed, refused=self.refused), now, graph=graph)
+
+    def look_anew(self) -> None:
+        """Believe no marker that was seen: what was published may have been lost since."""
+        self.markers = Markers(self.store)
 
     def observe(self) -> Observed:
+        """What there is now."""
+        return self._observe()[0]
+
+    def _observe(self) -> tuple[Observed, StageGraph]:
         """Attempts first, markers after them: a marker that is absent behind a finished attempt is absent for good."""
         attempts = self.executor.attempts()
         imports = self._look({stage.key: stage.kind for stage in import_stages(self.run).values()}, attempts)
-        graph = self._graph_with(
-            {key: marker.manifest.content_digest for key, marker in imports.items() if marker.is_whole}
-        )
+        whole = {key: marker.manifest.content_digest for key, marker in imports.items() if marker.is_whole}
+        graph = stages(self.run, whole)
         seen = imports | self._look({stage.key: stage.kind for stage in graph.stages.values()}, attempts)
-        return Observed(
+        observed = Observed(
             committed={key: _committed(marker) for key, marker in seen.items()},
             broken=frozenset(key for key, marker in seen.items() if not marker.is_whole),
             attempts=attempts,
@@ -81,6 +80,7 @@ class Engine:
             earlier_gpu_seconds=self.earlier_gpu_seconds,
             shown_report=self.views.shown(),
         )
+        return observed, graph
 
     def perform(self, action: Action, now: datetime) -> None:
         """Do one thing that was planned."""
@@ -90,7 +90,7 @@ class Engine:
             case Start():
                 # Read once more before creating: another run may have published the stage since the pass began.
                 if self.markers.read(action.stage.kind, action.stage.key) is None:
-                    self.executor.start(action)
+                    self._start(action)
                 else:
                     self.markers.forget(action.stage.key)
             case Stop():
@@ -104,14 +104,12 @@ class Engine:
             case Show():
                 self.views.show(action.stage.kind, action.stage.key)
 
-    def _graph_with(self, imported: Mapping[str, str]) -> StageGraph:
-        """The graph of the run with what is imported of it; most passes find the one that was made last."""
-        last = self._last_graph
-        if last is None or last.run is not self.run or any(last.imported[k] != imported.get(k) for k in last.imported):
-            graph = stages(self.run, imported)
-            keys = (stage.key for stage in graph.stages.values() if stage.kind is StageKind.IMPORT)
-            last = self._last_graph = _Made(self.run, {key: imported.get(key) for key in keys}, graph)
-        return last.graph
+    def _start(self, start: Start) -> None:
+        """One that may not be made holds up no other."""
+        try:
+            self.executor.start(start)
+        except StartRefusedError as error:
+            self.refused[start.stage.key] = error.message
 
     def _collect(self, action: Collect, now: datetime) -> None:
         """Sweep once a session: what another run wants stays, and stays planned here."""

@@ -58,7 +58,7 @@ def test_kubectl_and_apply_are_of_one_mind_about_a_file(place: Place, api_cluste
 
 
 def test_a_dry_run_keeps_nothing_and_asks_the_server(place: Place) -> None:
-    said = call(place, "apply", spec_file(place), "--dry-run")
+    said = call(place, "apply", spec_file(place), "--dry-run=server")
 
     assert (said.code, place.api.list(WARPRUNS, place.namespace).items) == (0, [])
     assert "would be accepted" in said.out

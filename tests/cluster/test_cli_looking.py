@@ -63,6 +63,10 @@ def test_diff_says_what_an_edit_reruns_cancels_and_reuses(place: Place, workers:
     assert "Changes against the live run (generation 1)" in changed.out
     assert "spec.merge.litiRate" in changed.out
     assert "Cancelled: 1 running Job (rl/2/1 step 4/10); their resume states are kept" in changed.out
+    for harmless in ({"iterations": 1}, {"suspend": True}, {"storage": {"uri": f"{place.store}-2"}}):
+        said = call(place, "diff", spec_file(place, **harmless)).out
+        assert "Cancelled: 1 running Job (rl/2/1 step 4/10)" in said, (harmless, said)
+    assert "Cancelled" not in call(place, "diff", spec_file(place, iterations=3)).out
     document = json.loads(call(place, "diff", spec_file(place, merge=merge), "-o", "json").out)
     assert {"id": "rl/2/1", "gpuHours": "0.00", "isRunning": True} in document["atStake"]
     fates = {each["id"]: each["cache"] for each in document["stages"]}
@@ -161,10 +165,10 @@ def test_apply_asks_in_a_terminal_before_it_cancels_what_runs(
 ) -> None:
     workers.decide = waiting_at("rl/1/1")
     place.controller()
-    call(place, "apply", spec_file(place))
+    call(place, "apply", spec_file(place, rlRuns=1))
     place.wait(lambda: "rl/1/1" in workers.stages.values(), "iteration 1 trains")
     before = {job["metadata"]["name"] for job in place.jobs()}
-    changed = spec_file(place, seed=7)
+    changed = spec_file(place, rlRuns=1, seed=7)
 
     def answer(text: str) -> tuple[int, str]:
         script = ["script", "-qefc", " ".join(command_line("apply", changed)), str(tmp_path / "typescript")]

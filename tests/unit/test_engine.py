@@ -6,6 +6,7 @@ import contextlib
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,11 +14,13 @@ from tests.builders.world import a_run
 from warpctl import artifacts
 from warpctl.engine import Engine
 from warpctl.errors import StoreUnavailableError
+from warpctl.executors.base import StartRefusedError
 from warpctl.plan.actions import Start
 from warpctl.plan.observed import Attempt, AttemptState, FailureClass
+from warpctl.plan.stages import StageGraph, stages
 from warpctl.render.stage_input import stage_input
 from warpctl.spec.stage_input import Resources
-from warpctl.spec.status import SUCCEEDED, StageState
+from warpctl.spec.status import READY, SUCCEEDED, StageState
 from warpctl.spec.warp_run import WarpRun
 from warpctl.storage.publish import Publication
 from warpctl.storage.store import Store
@@ -236,3 +239,55 @@ def test_a_store_that_is_down_ends_the_pass_and_the_next_one_goes_on(
     finish(engine, executor)
 
     assert executor.started[0] == "import/sft"
+
+
+def test_an_attempt_that_may_not_be_made_says_why_and_holds_up_no_other(store: Store) -> None:
+    class Refusing(InProcessExecutor):
+        def start(self, start: Start) -> bool:
+            if start.stage.id == "import/sft" and not self.active():
+                raise StartRefusedError("exceeded quota")
+            return super().start(start)
+
+    run = a_run()
+    executor = Refusing(run, store)
+    engine = Engine(run, executor, store)
+
+    status = engine.tick(NOW)
+
+    rows = {row.id: row for row in status.stages}
+    assert (rows["import/sft"].state, rows["import/sft"].message) == (StageState.QUEUED, "exceeded quota")
+    assert "import/prompts" in executor.started
+    assert status.condition(READY).reason == "Waiting"
+    assert engine.tick(NOW).condition(READY).reason == "Progressing"
+
+
+def test_a_pass_makes_the_graph_once(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is half of the work of a pass in which nothing has changed."""
+    made: list[bool] = []
+
+    def counted(*arguments: Any) -> StageGraph:
+        made.append(True)
+        return stages(*arguments)
+
+    for module in ("warpctl.engine", "warpctl.plan.planner", "warpctl.plan.progress"):
+        monkeypatch.setattr(f"{module}.stages", counted)
+    run = a_run()
+    Engine(run, InProcessExecutor(run, store), store).tick(NOW)
+
+    assert len(made) == 1
+
+
+def test_what_was_lost_is_found_by_looking_anew(store: Store) -> None:
+    run = a_run()
+    executor = InProcessExecutor(run, store)
+    engine = Engine(run, executor, store)
+    while "merge/1" not in executor.started:
+        engine.tick(NOW)
+        executor.finish_all()
+    start = next(each for each in executor.starts.values() if each.stage.id == "rl/1/1")
+    for file in store.list(f"{artifacts.stage('rl', start.stage.key)}/attempts"):
+        store.delete(file.path)
+
+    assert engine.observe().broken == frozenset()
+    engine.look_anew()
+    assert engine.observe().broken == {start.stage.key}

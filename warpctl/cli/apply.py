@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -15,12 +16,19 @@ if TYPE_CHECKING:
 POLL_SECONDS = 1.0
 
 
+class DryRun(StrEnum):
+    """As kubectl has it, whose `client` is `warpctl validate`."""
+
+    NONE = "none"
+    SERVER = "server"
+
+
 def apply(
     specs: Annotated[list[str], typer.Argument(metavar="SPEC", help="Spec files.")],
     *,
-    is_dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Let the API server check everything and keep nothing.")
-    ] = False,
+    dry_run: Annotated[
+        DryRun, typer.Option("--dry-run", help="server: let the API server check everything and keep nothing.")
+    ] = DryRun.NONE,
     is_waiting: Annotated[
         bool, typer.Option("--wait", help="Stay until every run has succeeded; exit 1 when one stalls.")
     ] = False,
@@ -43,6 +51,7 @@ def apply(
     from warpctl.kube.resources import WARPRUNS
     from warpctl.spec.parse import parse_file, written_spec
 
+    is_dry_run = dry_run is DryRun.SERVER
     runs = [parse_file(spec) for spec in specs]
     for spec, run in zip(specs, runs, strict=True):
         refuse_laptop_paths(spec, run)
@@ -79,21 +88,26 @@ def _verb(written: Object, *, is_dry_run: bool) -> str:
 
 
 def _wait(connection: Connection, applied: list[Object]) -> None:
-    """Until every run has succeeded; one line a change of Ready."""
+    """Until every run has succeeded; one line a change of Ready. WarpctlError when one goes nowhere by itself."""
     import time
 
     from warpctl.cli.cluster import condition_of
     from warpctl.cli.terminal import note
     from warpctl.errors import WarpctlError
+    from warpctl.kube.errors import ClusterUnavailableError
     from warpctl.kube.resources import WARPRUNS
-    from warpctl.spec.status import READY, STALLED, SUCCEEDED
+    from warpctl.spec.status import READY
 
     said: dict[str, str] = {}
     waiting = {(each["metadata"]["namespace"], each["metadata"]["name"]) for each in applied}
     generation = {(e["metadata"]["namespace"], e["metadata"]["name"]): e["metadata"]["generation"] for e in applied}
     while waiting:
         for key in sorted(waiting):
-            run = connection.api.get(WARPRUNS, *key)
+            try:
+                run = connection.api.get(WARPRUNS, *key)
+            except ClusterUnavailableError as error:
+                note(f"{error.message}; asked again")
+                continue
             if run is None:
                 raise WarpctlError(f"WarpRun {key[1]} was deleted", hint="its artifacts are kept unless it said Delete")
             ready = condition_of(run, READY)
@@ -103,11 +117,26 @@ def _wait(connection: Connection, applied: list[Object]) -> None:
             if said.get(key[1]) != line:
                 said[key[1]] = line
                 note(line)
-            if condition_of(run, SUCCEEDED).get("status") == "True":
+            if _has_succeeded(run):
                 waiting.discard(key)
-            elif condition_of(run, STALLED).get("status") == "True":
-                raise WarpctlError(
-                    f"{key[1]} has stalled: {ready['message']}", hint=f"mend it, then warpctl retry {key[1]}"
-                )
         if waiting:
             time.sleep(POLL_SECONDS)
+
+
+def _has_succeeded(run: Object) -> bool:
+    """WarpctlError for a run that goes nowhere by itself."""
+    from warpctl.cli.cluster import condition_of
+    from warpctl.errors import WarpctlError
+    from warpctl.spec.status import READY, RECONCILING, STALLED, SUCCEEDED, SUSPENDED
+
+    is_true = {
+        kind: condition_of(run, kind).get("status") == "True" for kind in (RECONCILING, STALLED, SUCCEEDED, SUSPENDED)
+    }
+    name, message = run["metadata"]["name"], condition_of(run, READY)["message"]
+    if is_true[SUCCEEDED] or is_true[RECONCILING]:  # other stages may be at work beside one that has failed for good
+        return is_true[SUCCEEDED]
+    if is_true[STALLED]:
+        raise WarpctlError(f"{name} has stalled: {message}", hint=f"mend it, then warpctl retry {name}")
+    if is_true[SUSPENDED]:
+        raise WarpctlError(f"{name} is suspended: {message}", hint=f"warpctl status {name} --cluster says more")
+    return False

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from warpctl.cli.cluster import explained
-from warpctl.cli.cluster_run import LOOKING, PATIENCE, UNREADABLE, ClusterRun, as_cluster_run, look_at_jobs
+from warpctl.cli.cluster_run import LOOKING, PATIENCE, ClusterRun, as_cluster_run, look_at_jobs
 from warpctl.cli.cluster_spec import place_of, refuse_laptop_paths
 from warpctl.cli.counts import count_text
 from warpctl.cli.plan_text import plan_text
@@ -18,8 +18,11 @@ from warpctl.engine import Engine
 from warpctl.errors import WarpctlError
 from warpctl.executors.kubernetes import KubernetesExecutor
 from warpctl.kube.connection import Connection
+from warpctl.kube.errors import ClusterUnavailableError
 from warpctl.kube.resources import WARPRUNS
-from warpctl.plan.observed import Attempt, AttemptState, Observed
+from warpctl.plan.actions import Stop
+from warpctl.plan.observed import Attempt, Observed
+from warpctl.plan.planner import plan
 from warpctl.plan.stages import stages
 from warpctl.spec.parse import parse_file
 from warpctl.storage.store import Store
@@ -79,9 +82,10 @@ def difference(spec: str, connection: Connection, namespace: str) -> Difference:
     edited = replace(live, run=new, store=Store.open(new.spec.storage.uri, retries=PATIENCE))
     after = edited.engine_over(world).observe()
     changes = spec_changes(live.run, new, before, frozenset(after.imported()))
-    plan = Planned(new, planned_rows(new, after), changes, has_run_before=True)
+    planned = Planned(new, planned_rows(new, after), changes, has_run_before=True)
     lost = {stage_id for each in changes for stage_id in each.lost}
-    return Difference(plan, int(found["metadata"].get("generation", 0)), _at_stake(live, before, lost))
+    generation = int(found["metadata"].get("generation", 0))
+    return Difference(planned, generation, _at_stake(live, before, lost, _stopped(live, edited, before, after)))
 
 
 def difference_text(found: Difference, *, is_wide: bool) -> str:
@@ -97,11 +101,13 @@ def difference_text(found: Difference, *, is_wide: bool) -> str:
 def confirm_cancelling(spec: str, connection: Connection, namespace: str) -> None:
     """Ask before a changed spec cancels stages that run; WarpctlError when the answer is no."""
     new = parse_file(spec)
-    if connection.api.get(WARPRUNS, place_of(new, namespace, connection), new.metadata.name) is None:
-        return
     try:
+        if connection.api.get(WARPRUNS, place_of(new, namespace, connection), new.metadata.name) is None:
+            return
         found = difference(spec, connection, namespace)
-    except UNREADABLE as error:
+    except ClusterUnavailableError:
+        raise
+    except WarpctlError as error:  # a store out of reach, a run that this version cannot read: the file may mend it
         warn(f"cannot tell what {spec} cancels: {error.message}")
         return
     if not any(each.is_running for each in found.at_stake):
@@ -125,14 +131,24 @@ def _stake_lines(found: Difference) -> list[str]:
     return lines
 
 
-def _at_stake(live: ClusterRun, observed: Observed, lost: set[str]) -> tuple[AtStake, ...]:
+def _stopped(live: ClusterRun, edited: ClusterRun, before: Observed, after: Observed) -> set[str]:
+    """Ids of attempts that the controller will stop for the edited spec."""
+    own = {each.attempt_id for each in before.active() if not each.is_foreign}
+    if edited.store.root != live.store.root:
+        return own  # what they would publish is wanted by nobody
+    actions = plan(edited.run, after, edited.connection.api.clock.now())
+    return own & {action.attempt.attempt_id for action in actions if isinstance(action, Stop)}
+
+
+def _at_stake(live: ClusterRun, observed: Observed, lost: set[str], stopped: set[str]) -> tuple[AtStake, ...]:
+    """Started stages that are made anew, and those whose attempt is stopped."""
     graph = stages(live.run, observed.imported())
     found = []
     for stage in graph.stages.values():
-        if stage.id not in lost:
-            continue
         attempts = observed.attempts.get(stage.key, ())
-        active = next((each for each in attempts if each.state is AttemptState.ACTIVE), None)
+        active = next((each for each in attempts if each.attempt_id in stopped), None)
+        if stage.id not in lost and active is None:
+            continue
         hours = _gpu_seconds(attempts, observed, stage.key) / 3600
         said = active.progress.counted if active and active.progress else ""
         found.append(AtStake(stage.id, hours, said, active is not None))

@@ -13,7 +13,7 @@ from warpctl.cli.log_stream import is_one_stage, print_log
 from warpctl.controller.world import Cluster
 from warpctl.errors import UserError
 from warpctl.executors.job_facts import JobFacts, PodFacts
-from warpctl.kube.errors import ClusterError
+from warpctl.kube.errors import ClusterError, ClusterUnavailableError
 from warpctl.kube.resources import PODS
 from warpctl.plan.observed import Attempt, Observed
 from warpctl.plan.progress import summarise
@@ -22,6 +22,8 @@ from warpctl.render.failure_policy import CONTAINER
 from warpctl.spec.status import SUCCEEDED, SUSPENDED, StageState
 
 PAUSE_SECONDS = 1.0
+SILENCE_SECONDS = 60.0
+"""Workers say how far they are every ten seconds; a longer silence may be a connection that is only half open."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +83,7 @@ def _goes_on(reference: ClusterRun, observed: Observed, wanted: set[str]) -> boo
         return True
     if status.is_true(SUCCEEDED) or status.is_true(SUSPENDED) or has_stalled(status):
         return False
-    return not own or any(stage.state is not StageState.SUCCEEDED for stage in own)
+    return not own or any(stage.state not in (StageState.SUCCEEDED, StageState.STALLED) for stage in own)
 
 
 def _pod_logs(world: Cluster, stage: Stage, observed: Observed, wanted: Wanted, node: int) -> Iterator[PodLog]:
@@ -122,20 +124,34 @@ class _Stream:
     log: PodLog
     has_prefix: bool
     thread: threading.Thread = field(init=False)
+    _last: str = ""
+    """When the last line was written that has been printed."""
 
     def __post_init__(self) -> None:
         self.thread = threading.Thread(target=self._print, daemon=True)
         self.thread.start()
 
     def _print(self) -> None:
-        pod = self.log.pod
         try:
-            lines = self.reference.connection.api.lines(
-                PODS.path(pod.namespace, pod.name, "log"),
-                query={"container": CONTAINER, "follow": "true"},
-                what=f"follow the log of pod {pod.name}",
-            )
-            for line in lines:
-                print_log(self.log.label, line.encode(), has_prefix=self.has_prefix)
+            while not self._read_on():
+                time.sleep(PAUSE_SECONDS)
         except ClusterError as error:
             print_log(self.log.label, f"({error.message})".encode(), has_prefix=self.has_prefix)
+
+    def _read_on(self) -> bool:
+        """Print what comes after the last line that was printed; False where the stream broke and the container may go on."""
+        pod = self.log.pod
+        query = {"container": CONTAINER, "follow": "true", "timestamps": "true"}
+        query |= {"sinceTime": self._last} if self._last else {}
+        what = f"follow the log of pod {pod.name}"
+        path = PODS.path(pod.namespace, pod.name, "log")
+        try:
+            lines = self.reference.connection.api.lines(path, query=query, what=what, silence_seconds=SILENCE_SECONDS)
+            for stamped in lines:
+                stamp, _, line = stamped.partition(" ")
+                if stamp > self._last:  # sinceTime is cut to seconds; stamps are of one length and one clock
+                    print_log(self.log.label, line.encode(), has_prefix=self.has_prefix)
+                    self._last = stamp
+        except ClusterUnavailableError:
+            return False
+        return True

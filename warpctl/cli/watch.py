@@ -67,7 +67,7 @@ def _until_the_end(reference: ClusterRun, display: Display, signals: StopSignals
     failures = 0
     while not signals.count:
         try:
-            before, reference = reference, refreshed(reference)
+            reference = refreshed(reference)
             world = look_at_jobs(reference.connection, reference.namespace)
             now = reference.connection.api.server_time()
         except ClusterUnavailableError as error:
@@ -78,7 +78,7 @@ def _until_the_end(reference: ClusterRun, display: Display, signals: StopSignals
             continue
         failures = 0
         try:
-            if engine is None or before.run != reference.run or before.store is not reference.store:
+            if engine is None or engine.run != reference.run or engine.store is not reference.store:
                 engine, executor = reference.engine_and_executor(world)
             executor.world = world
             see_shared_stages(engine, executor)

@@ -21,27 +21,33 @@ MAX_MESSAGE = 400
 
 @dataclass
 class FailedCreates:
-    """The newest refusal of each Job. Safe to use from many threads: one asks, the others go on with what was known."""
+    """The newest refusal of each Job. Safe to use from many threads: one asks, the others go on with what was known, and wait only
+    for a namespace of which nothing is known.
+    """
 
     api: Api
     clock: Callable[[], float] = time.monotonic
     """Seconds."""
-    _known: dict[str, tuple[float, Mapping[str, str]]] = field(default_factory=dict)
-    """Namespace -> when it was asked for, and message by Job uid."""
-    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _known: dict[str, tuple[float, Mapping[str, str] | None]] = field(default_factory=dict)
+    """Namespace -> when it was asked for, and message by Job uid, None until the first answer."""
+    _changed: threading.Condition = field(default_factory=threading.Condition)
 
     def of(self, namespace: str, job_uid: str) -> str:
         """What was said of this Job; "" when nothing was, or when nobody can say."""
-        with self._lock:
-            asked_at, said = self._known.get(namespace, (float("-inf"), {}))
+        with self._changed:
+            asked_at, said = self._known.get(namespace, (float("-inf"), None))
             is_old = self.clock() - asked_at > KEPT_SECONDS
             if is_old:
                 self._known[namespace] = (self.clock(), said)
+            elif said is None:
+                self._changed.wait_for(lambda: self._known[namespace][1] is not None, KEPT_SECONDS)
+                said = self._known[namespace][1]
         if is_old:
-            said = self._ask(namespace, said)
-            with self._lock:
+            said = self._ask(namespace, said or {})
+            with self._changed:
                 self._known[namespace] = (self.clock(), said)
-        return said.get(job_uid, "")
+                self._changed.notify_all()
+        return (said or {}).get(job_uid, "")
 
     def _ask(self, namespace: str, before: Mapping[str, str]) -> Mapping[str, str]:
         try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Protocol
@@ -48,6 +48,8 @@ from warpctl.storage.store import Store
 Status = dict[str, Any]
 
 SOON_SECONDS = 0.05
+ASK_AGAIN_SECONDS = 15.0
+"""What no watch tells of: why there is no pod, whether a quota has room now."""
 
 
 class Stores(Protocol):
@@ -62,8 +64,6 @@ class Driven:
 
     engine: Engine
     executor: KubernetesExecutor
-    body: Mapping[str, Any]
-    """What its run was read from."""
     report: str = ""
     best: Best | None = None
 
@@ -95,7 +95,7 @@ class Reconciler:
         if _is_settled(run_object):
             return None
         try:
-            run = self._run_of(run_object)
+            run = WarpRun.model_validate(run_object.body)
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"])
@@ -110,8 +110,15 @@ class Reconciler:
             return self._drive(run_object, run)
         except StoreUnavailableError as error:
             message = f"{error.message}; workers go on, it is asked again"
-            after = unavailable_status(message, run_object.status, generation=run_object.generation, now=self.now())
+            after = unavailable_status(
+                message,
+                run_object.status,
+                generation=run_object.generation,
+                handled=verbs_digest(run_object.verbs),
+                now=self.now(),
+            )
             self._write(run_object, after)
+            self._stop_if_asked(run_object)
             raise
         except (ClusterError, NotLeaderError):
             raise
@@ -119,13 +126,6 @@ class Reconciler:
             text = f"{error.message} ({error.hint})" if error.hint else error.message
             self._refuse(run_object, _reason_of(error), text)
             return float(self.config.resync_seconds)
-
-    def _run_of(self, run_object: WarpRunObject) -> WarpRun:
-        """The same object while the run is the same: what was made of it is then known to hold."""
-        driven = self._driven.get(run_object.uid)
-        if driven is not None and driven.body == run_object.body:
-            return driven.engine.run
-        return WarpRun.model_validate(run_object.body)
 
     def _drive(self, run_object: WarpRunObject, run: WarpRun) -> float | None:
         driven = self._driven_for(run_object, run)
@@ -135,9 +135,11 @@ class Reconciler:
         known = len(driven.executor.shared_keys)
         try:
             driven.engine.earlier_gpu_seconds = earlier
-            status = driven.engine.tick(now)
+            try:
+                status = driven.engine.tick(now)
+            finally:
+                self.cluster.wait_for(run_object.key, driven.executor.store.root, driven.executor.shared_keys)
             driven.executor.tidy()
-            self.cluster.wait_for(run_object.key, driven.executor.store.root, driven.executor.shared_keys)
             self._look_at_report(driven, run)
             facts = Facts(
                 generation=run_object.generation,
@@ -167,8 +169,8 @@ class Reconciler:
                 waits.append((datetime.fromisoformat(stage.retry_at) - now).total_seconds() + SOON_SECONDS)
             if stage.state is StageState.RUNNING:
                 waits.append(self._progress_pause())
-        if driven.executor.is_waiting_for_pods():
-            waits.append(15.0)
+        if driven.executor.is_waiting_for_pods() or driven.engine.refused:
+            waits.append(ASK_AGAIN_SECONDS)
         return max(SOON_SECONDS, min(waits))
 
     def _progress_pause(self) -> float:
@@ -180,11 +182,13 @@ class Reconciler:
         store = self.stores.open(run.spec.storage.uri)
         if driven is None or driven.engine.store.root != store.root:
             executor = KubernetesExecutor(run, run_object.uid, self.api, self.cluster, self.config, store, now=self.now)
-            driven = self._driven[run_object.uid] = Driven(Engine(run, executor, store), executor, run_object.body)
+            driven = self._driven[run_object.uid] = Driven(Engine(run, executor, store), executor)
         driven.engine.run = driven.executor.run = run
-        driven.body = run_object.body
         driven.executor.config = self.config
-        driven.engine.retry_since = retry_since(run_object, self.now())
+        since = retry_since(run_object, self.now())
+        if driven.engine.retry_since != since:
+            driven.engine.look_anew()  # a stage may have failed because what it reads was lost
+        driven.engine.retry_since = since
         return driven
 
     def _look_at_report(self, driven: Driven, run: WarpRun) -> None:
@@ -204,6 +208,20 @@ class Reconciler:
             now=self.now(),
         )
         self._write(run_object, after)
+        self._stop_if_asked(run_object)
+
+    def _stop_if_asked(self, run_object: WarpRunObject) -> None:
+        """Suspend and cancel are obeyed though nothing can be planned: they ask for less, never for more."""
+        if run_object.body["spec"].get("suspend") is True or run_object.annotations.get(names.CANCEL):
+            self._delete_jobs(run_object)
+
+    def _delete_jobs(self, run_object: WarpRunObject) -> int:
+        """Ask all active Jobs of a run to save and go; returns how many are still there."""
+        active = [job for job in self.cluster.all_jobs_of(run_object.uid) if job.state is AttemptState.ACTIVE]
+        for job in active:
+            if not job.is_deleting:
+                self.api.delete(JOBS, job.namespace, job.name, uid=job.uid, propagation="Foreground")
+        return len(active)
 
     def _write(self, run_object: WarpRunObject, after: Status) -> None:
         """The one status write of a pass, only over the version that was read, only when something has changed."""
@@ -249,7 +267,7 @@ class Reconciler:
                 if not job.is_deleting:
                     self.api.delete(JOBS, job.namespace, job.name, uid=job.uid, propagation="Foreground")
             if jobs:
-                return 15.0  # their going asks for a pass too
+                return ASK_AGAIN_SECONDS  # their going asks for a pass too
             self._sweep(run_object)
         self._write_finalizers(run_object, is_wanted=False)
         self._driven.pop(run_object.uid, None)
@@ -257,7 +275,13 @@ class Reconciler:
 
     def _sweep(self, run_object: WarpRunObject) -> None:
         """Delete the artifacts of a run that is going, where it may be in that store at all."""
-        run = WarpRun.model_validate(run_object.body)
+        try:
+            run = WarpRun.model_validate(run_object.body)
+        except ValidationError as error:
+            hint = f"annotate it with {names.ABANDON}=true to delete it without its artifacts"
+            first = f"this version cannot read its spec: {error.errors()[0]['msg']}"
+            self.events.send(run_object, Transition(True, EventReason.ARTIFACTS_NOT_DELETED, f"{first} ({hint})"))
+            raise StoreUnavailableError(first, hint=hint) from error
         refused = refusals(run, self.config)
         if refused:
             self.events.send(

@@ -98,15 +98,21 @@ def refused_status(
     return dict(before) | _changed_conditions(facts, (reason, text), before, generation, now) | {"handled": handled}
 
 
-def unavailable_status(message: str, before: Status, *, generation: int, now: datetime) -> dict[str, Any]:
-    """A run whose store does not answer now: it goes on by itself. One that had stalled or was suspended still is."""
+def unavailable_status(message: str, before: Status, *, generation: int, handled: str, now: datetime) -> dict[str, Any]:
+    """A run whose store does not answer now: it goes on by itself. What had stalled or was suspended still is, as far as nothing
+    has been asked of the run since.
+    """
     old = _by_type(before)
-    kept = {
-        kind: old[kind]
-        for kind in (STALLED, SUSPENDED)
-        if old.get(kind, {}).get("status") == "True" and old[kind].get("observedGeneration") == generation
-    }
-    facts = {READY: False, RECONCILING: not kept, STALLED: False, SUSPENDED: False, SUCCEEDED: False}
+    stands = any(
+        old.get(kind, {}).get("status") == "True"
+        and old[kind].get("reason") == reason
+        and old[kind].get("observedGeneration") == generation
+        for kind, reason in ((STALLED, Reason.STAGE_STALLED), (SUSPENDED, Reason.SUSPENDED))
+    )
+    is_same = stands and before.get("handled", "") == handled
+    # Other stages may be at work beside one that has stalled: Reconciling says so, and stays too.
+    kept = {kind: old[kind] for kind in (RECONCILING, STALLED, SUSPENDED) if kind in old} if is_same else {}
+    facts = {READY: False, RECONCILING: True, STALLED: False, SUSPENDED: False, SUCCEEDED: False}
     why = (Reason.STORE_UNAVAILABLE, message[:MAX_MESSAGE])
     changed = _changed_conditions(facts, why, before, generation, now)
     changed["conditions"] = [kept.get(each["type"], each) for each in changed["conditions"]]

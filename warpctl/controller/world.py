@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
@@ -164,6 +164,8 @@ class Cluster:
         seen = before or after
         if seen is None:
             return
+        if after is None:
+            self._forget_run(seen)
         is_own_status = (
             before is not None
             and after is not None
@@ -187,6 +189,7 @@ class Cluster:
                 _drop(self._jobs_by_owner, job.owner_uid, job.name)
                 _drop(self._jobs_by_stage, stage, job.name)
                 self._run_of_job.pop(job.uid, None)
+                self._pods_by_job.pop(job.uid, None)
             else:
                 self._jobs_by_owner[job.owner_uid][job.name] = after
                 self._jobs_by_stage[stage][job.name] = after
@@ -200,13 +203,25 @@ class Cluster:
         if pod is None or before == after:
             return
         with self._lock:
-            if after is None:
-                _drop(self._pods_by_job, pod.job_uid, pod.name)
-            else:
-                self._pods_by_job[pod.job_uid][pod.name] = after
             job = self._run_of_job.get(pod.job_uid)
+            if after is not None:
+                self._pods_by_job[pod.job_uid][pod.name] = after
+            elif job is not None and pod.started_at is not None:
+                # A Job that is deleted goes after its pods: what they have cost, and how they ended, is known to the last.
+                gone = replace(pod, is_running=False, waits_for="", gone_at=self.api.clock.now())
+                self._pods_by_job[pod.job_uid][pod.name] = gone
+            else:
+                _drop(self._pods_by_job, pod.job_uid, pod.name)
         if job is not None:
             self.enqueue((job.namespace, job.run))
+
+    def _forget_run(self, run: WarpRunObject) -> None:
+        with self._lock:
+            self._ended_gpu_seconds.pop(run.uid, None)
+            for stage in [stage for stage, waiting in self._waiting_for.items() if run.key in waiting]:
+                self._waiting_for[stage].discard(run.key)
+                if not self._waiting_for[stage]:
+                    del self._waiting_for[stage]
 
     def _tell_of_end(self, before: JobFacts | None, after: JobFacts | None) -> None:
         """One that is gone, or about to go, without an end of its own was stopped. It ends once, whatever comes after."""

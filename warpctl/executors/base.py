@@ -5,8 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Protocol
 
+from warpctl.errors import WarpctlError
 from warpctl.plan.actions import Start
 from warpctl.plan.observed import Attempt
+
+
+class StartRefusedError(WarpctlError):
+    """This attempt may not be made (a quota, an admission policy); others of the run may."""
 
 
 class Executor(Protocol):
@@ -17,7 +22,10 @@ class Executor(Protocol):
         ...
 
     def start(self, start: Start) -> bool:
-        """Start an attempt; False when there is no free place now, or somebody else has just started it."""
+        """Start an attempt; False when there is no free place now, or somebody else has just started it.
+
+        StartRefusedError says why it may not be.
+        """
         ...
 
     def stop(self, attempt: Attempt, reason: str) -> None:

@@ -75,6 +75,8 @@ class PodFacts:
     said: str
     """The last lines of its log, as the kubelet kept them."""
     is_disrupted: bool
+    gone_at: datetime | None = None
+    """When it was deleted; its Job is still there."""
 
 
 def job_facts(job: Object) -> JobFacts:
@@ -147,7 +149,8 @@ def attempt(job: JobFacts, pods: Iterable[PodFacts], now: datetime, *, refused: 
     began = min(starts, default=job.started_at or job.created_at)
     # Before any container runs nothing is used; a Job whose pods are gone is charged from its start.
     is_charged = bool(starts) or job.state is not AttemptState.ACTIVE
-    ended = job.ended_at or now
+    went = [pod.gone_at for pod in mine if pod.gone_at]
+    ended = job.ended_at or (max(went) if went and len(went) == len(mine) else now)
     is_active = job.state is AttemptState.ACTIVE
     return Attempt(
         key=job.key,
@@ -159,7 +162,7 @@ def attempt(job: JobFacts, pods: Iterable[PodFacts], now: datetime, *, refused: 
         failure=failure,
         exit_code=exit_code,
         message=message,
-        is_stopping=job.is_deleting and is_active,
+        is_stopping=job.is_deleting and not failed,
         gpu_seconds=job.gpus * max(0.0, (ended - began).total_seconds()) if is_charged else 0.0,
         waits_for=_why_waiting(job, mine, refused) if is_active and not job.is_deleting else "",
     )
@@ -174,7 +177,9 @@ def _attempt_id(job: JobFacts, pods: list[PodFacts]) -> str:
 
 def _failure(job: JobFacts, pods: list[PodFacts]) -> tuple[FailureClass, int | None, str]:
     """Class, exit code and words of a failed Job. Its own condition names the rule that failed it, also without pods."""
-    bad = next((pod for pod in pods if pod.exit_code not in (None, 0)), None)
+    failing = [pod for pod in pods if pod.exit_code not in (None, 0)]
+    # The others leave because the first has gone, whose words explain it.
+    bad = next((pod for pod in failing if pod.ended_because == "OOMKilled"), failing[0] if failing else None)
     code = bad.exit_code if bad else None
     if bad is not None and bad.ended_because == "OOMKilled":
         stage_kind = names.kind_of_job(job.name)
@@ -206,10 +211,10 @@ def _last_words(said: str) -> str:
 def _why_waiting(job: JobFacts, pods: list[PodFacts], refused: str) -> str:
     if job.is_suspended:
         return "queued: Kueue has not admitted its Job yet"
-    if any(pod.is_running for pod in pods):
-        return ""
     reasons = [pod.waits_for for pod in pods if pod.waits_for]
-    return reasons[0] if reasons else refused
+    if reasons:  # though others run: they wait for this one
+        return reasons[0]
+    return "" if any(pod.is_running for pod in pods) else refused
 
 
 def _waits_for(conditions: Mapping[str, Object], waiting: Object) -> str:

@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
 from warpctl import names
+from warpctl.executors.base import StartRefusedError
 from warpctl.executors.job_facts import JobFacts, PodFacts, attempt
 from warpctl.executors.progress import read_progress
 from warpctl.kube.api import Api, Object
@@ -67,6 +68,8 @@ class KubernetesExecutor:
     shared_keys: set[str] = field(default_factory=set)
     """Stages that another run of the namespace has an attempt of."""
     _served: set[str] = field(default_factory=set)
+    _forgotten: set[str] = field(default_factory=set)
+    """Uids of Jobs that are asked to go; the watch tells of it later."""
     _progress: dict[str, tuple[datetime, Progress | None]] = field(default_factory=dict)
 
     def attempts(self) -> dict[str, tuple[Attempt, ...]]:
@@ -75,11 +78,13 @@ class KubernetesExecutor:
         found: dict[str, list[Attempt]] = {}
         for job in self._jobs():
             pods = self.world.pods_of(job.uid)
-            refused = self._why_refused(job, now) if not pods else ""
+            refused = self._why_refused(job, now) if all(pod.gone_at for pod in pods) else ""
             seen = attempt(job, pods, now, refused=refused)
             if job.owner_uid != self.uid:
                 self.shared_keys.add(job.key)
-                seen = replace(seen, gpu_seconds=0.0)
+                seen = replace(seen, gpu_seconds=0.0, is_foreign=True)
+            if job.uid in self._forgotten:
+                seen = replace(seen, is_stopping=True)
             if seen.state is AttemptState.ACTIVE and not seen.waits_for:
                 seen = replace(seen, progress=self._progress_of(job, seen, now))
             found.setdefault(job.key, []).append(seen)
@@ -87,12 +92,14 @@ class KubernetesExecutor:
         return {key: tuple(sorted(group, key=lambda each: each.number)) for key, group in found.items()}
 
     def start(self, start: Start) -> bool:
-        """Create the attempt's Job; False when somebody has just done so."""
+        """Create the attempt's Job; False when somebody has just done so. StartRefusedError where the cluster does not want it."""
         namespace = self.run.metadata.namespace
         job = render_job(self.run, start, storage=self.store.root, uid=self.uid, config=self.config)
         try:
             created = self.api.create(JOBS, namespace, job)
         except ClusterError as error:
+            if error.is_refused:
+                raise StartRefusedError(error.message) from error
             if not error.is_taken:  # another conflict, such as of a quota, has made nothing: it is tried again
                 raise
             self.shared_keys.add(start.stage.key)
@@ -139,12 +146,15 @@ class KubernetesExecutor:
         """Delete finished Jobs of a stage whose artifact is gone."""
         for job in self._jobs():
             if job.key == key and job.owner_uid == self.uid and job.state is not AttemptState.ACTIVE:
+                self._forgotten.add(job.uid)
                 self._delete(job)
 
     def is_waiting_for_pods(self) -> bool:
         """Whether some Job has no pod yet: nobody tells us why, so it is asked."""
         return any(
-            job.state is AttemptState.ACTIVE and not job.is_deleting and not self.world.pods_of(job.uid)
+            job.state is AttemptState.ACTIVE
+            and not job.is_deleting
+            and all(pod.gone_at for pod in self.world.pods_of(job.uid))
             for job in self._jobs()
         )
 

@@ -210,9 +210,9 @@ class Api:
         """A plain-text answer, such as a pod's log."""
         return self._ask(_Request("GET", path, what, query)).decode(errors="replace")
 
-    def lines(self, path: str, *, query: Mapping[str, str], what: str) -> Iterator[str]:
-        """A text answer line by line as it comes, such as a log that is followed."""
-        response = self._send(_Request("GET", path, what, query), None, stream=True)
+    def lines(self, path: str, *, query: Mapping[str, str], what: str, silence_seconds: float) -> Iterator[str]:
+        """A text answer line by line as it comes, such as a log that is followed; ClusterUnavailableError after a long silence."""
+        response = self._send(_Request("GET", path, what, query), silence_seconds, stream=True)
         try:
             for line in _lines(response, what):
                 yield line.decode(errors="replace")

@@ -80,17 +80,19 @@ def _from_files(files: str, context: str, connections: int, agent: str) -> Conne
             )
         # The library writes what a kubeconfig embeds, a user's private key too, into files until the process ends well.
         with tempfile.TemporaryDirectory(prefix="warpctl-kubeconfig-") as folder:
-            kube_config.load_kube_config(
-                config_file=files,
-                context=context or None,
-                client_configuration=configuration,
-                persist_config=False,
-                temp_file_path=folder,
-            )
-            client = _client(configuration, connections)
-            if any(Path(file).parent == Path(folder) for file in _tls_files(configuration)):
-                client.rest_client.pool_manager.connection_pool_kw.update(_tls_in_memory(configuration))
-            _forget_files(folder)
+            try:
+                kube_config.load_kube_config(
+                    config_file=files,
+                    context=context or None,
+                    client_configuration=configuration,
+                    persist_config=False,
+                    temp_file_path=folder,
+                )
+                client = _client(configuration, connections)
+                if any(Path(file).parent == Path(folder) for file in _tls_files(configuration)):
+                    client.rest_client.pool_manager.connection_pool_kw.update(_tls_in_memory(configuration))
+            finally:
+                _forget_files(folder)
     except (ConfigException, ssl.SSLError) as error:
         raise UserError(f"cannot use the kubeconfig {files}: {error}", hint="try `kubectl cluster-info`") from error
     chosen = names[context] if context else current

@@ -42,6 +42,11 @@ class ClusterError(WarpctlError):
         return self.is_conflict and self.reason == "AlreadyExists"
 
     @property
+    def is_refused(self) -> bool:
+        """The server will have nothing of it as it is: a quota, an admission policy, a field, a missing permission."""
+        return self.code in (HTTPStatus.BAD_REQUEST, HTTPStatus.FORBIDDEN, HTTPStatus.UNPROCESSABLE_ENTITY)
+
+    @property
     def is_expired(self) -> bool:
         """The resource version or continue token is too old: list again."""
         return self.code == HTTPStatus.GONE

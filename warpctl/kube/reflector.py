@@ -142,13 +142,14 @@ class Reflector(Generic[T]):
             if before is not None and before[0] >= version:
                 return
             self._items[key] = (version, item)
-        self.on_change(before[1] if before else None, item)
+            # Still under the lock: two threads must not tell of two versions in the wrong order.
+            self.on_change(before[1] if before else None, item)
 
     def _drop(self, key: Key) -> None:
         with self._lock:
             before = self._items.pop(key, None)
-        if before is not None:
-            self.on_change(before[1], None)
+            if before is not None:
+                self.on_change(before[1], None)
 
     def _say(self, why: str) -> None:
         if self.on_restart is not None:

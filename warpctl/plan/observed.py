@@ -43,6 +43,9 @@ class Attempt:
     exit_code: int | None = None
     message: str = ""
     is_stopping: bool = False
+    """It was asked to leave; of a complete one: what says that it was there is going."""
+    is_foreign: bool = False
+    """Another run's attempt at the same stage: it costs this run nothing, and is left to that one."""
     gpu_seconds: float = 0.0
     progress: Progress | None = None
     waits_for: str = ""
@@ -85,6 +88,8 @@ class Observed:
     """Failures that ended before this instant were pardoned (locally: by a new `warpctl run`)."""
     roots: frozenset[Root] = frozenset()
     """The collection roots (wanted.json) that are in the store."""
+    refused: Mapping[str, str] = field(default_factory=dict)
+    """By key: why the attempt that was to be started could not be."""
     earlier_gpu_seconds: float = 0.0
     """GPU-seconds of this run's attempts that can no longer be seen."""
     shown_report: str = ""

@@ -64,7 +64,8 @@ def summarise(run: WarpRun, observed: Observed, now: datetime, *, graph: StageGr
 
 def _is_retry(attempt: Attempt) -> bool:
     """An attempt that failed by itself; one that was asked to stop is no failure."""
-    return attempt.state is AttemptState.FAILED and attempt.failure is not FailureClass.INTERRUPTED
+    is_own_end = attempt.failure is not FailureClass.INTERRUPTED
+    return attempt.state is AttemptState.FAILED and is_own_end and not attempt.is_foreign
 
 
 def _is_done(stage: Stage, needed: dict[str, Stage]) -> bool:
@@ -95,8 +96,8 @@ def _row(
         control=stage.control,
         state=_state(stage, needed, judgement, is_ready=is_ready, waits=bool(newest and newest.waits_for)),
         attempts=len(attempts),
-        cached=committed is not None and all(a.attempt_id != committed.attempt_id for a in attempts),
-        message=judgement.message or (newest.waits_for if newest else ""),
+        cached=committed is not None and all(a.attempt_id != committed.attempt_id or a.is_foreign for a in attempts),
+        message=observed.refused.get(stage.key) or judgement.message or (newest.waits_for if newest else ""),
         attempt_id=newest.attempt_id if newest else "",
         progress=newest.progress if newest and newest.state is AttemptState.ACTIVE else None,
         started_at=newest.started_at.isoformat() if newest else "",

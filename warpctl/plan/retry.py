@@ -26,14 +26,14 @@ class GiveUp:
 
 
 def decide(attempts: Sequence[Attempt], policy: Retry, *, since: datetime | None) -> RetryAt | GiveUp:
-    """What follows the last of `attempts`, which has failed; failures that ended before `since` are pardoned.
+    """What follows the last of `attempts`, which has failed; failures that ended until `since` are pardoned.
 
     Backoff doubles with every failure of the same kind: backoffSeconds * 2**(n-1), at most backoffMaxSeconds.
     """
     last = attempts[-1]
     ended = last.ended_at or last.started_at
     failed = [attempt for attempt in attempts if attempt.state is AttemptState.FAILED]
-    counted = [attempt for attempt in failed if since is None or (attempt.ended_at or attempt.started_at) >= since]
+    counted = [attempt for attempt in failed if since is None or (attempt.ended_at or attempt.started_at) > since]
     if last not in counted or last.failure is FailureClass.INTERRUPTED:
         return RetryAt(ended)
     if last.failure is FailureClass.FINAL:

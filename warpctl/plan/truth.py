@@ -2,7 +2,7 @@
 
 marker   newest attempt   means
 present  anything         succeeded
-absent   complete         the worker lied or the store lost it: stalled
+absent   complete         the worker lied or the store lost it: stalled; not started where the attempt is no witness
 absent   failed           failed: retried by retry.py, else stalled
 absent   active           running
 absent   none             not started
@@ -50,6 +50,9 @@ def judge(key: str, observed: Observed, policy: Retry, now: datetime) -> Judgeme
     if not attempts:
         return Judgement(Verdict.MAY_START, number)
     if attempts[-1].state is AttemptState.COMPLETE:
+        # No witness: an artifact that was lost is being made anew, here or by the run whose attempt it is.
+        if key in observed.broken or attempts[-1].is_stopping or attempts[-1].is_foreign:
+            return Judgement(Verdict.MAY_START, number)
         return _completed_without_marker(attempts[-1], number, observed)
     decision = decide(attempts, policy, since=observed.retry_since)
     if isinstance(decision, GiveUp):
@@ -62,7 +65,7 @@ def judge(key: str, observed: Observed, policy: Retry, now: datetime) -> Judgeme
 def _completed_without_marker(last: Attempt, number: int, observed: Observed) -> Judgement:
     # An artifact that was published and has gone since is no lie of the attempt that made it: pardoned like a failure.
     ended = last.ended_at or last.started_at
-    if observed.retry_since is not None and ended < observed.retry_since:
+    if observed.retry_since is not None and ended <= observed.retry_since:
         return Judgement(Verdict.MAY_START, number)
     message = (
         f"attempt {last.number} ({last.attempt_id}) ended with exit code 0, but its commit marker is not in the store: "

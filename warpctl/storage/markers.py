@@ -7,10 +7,10 @@ differs from last time: never listed, never polled.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import cache
 
 from warpctl import artifacts
 from warpctl.storage.manifest import Manifest
@@ -19,10 +19,15 @@ from warpctl.storage.store import Store
 CONCURRENT_READS = 16
 
 
-@cache
+_OF_THREAD = threading.local()
+
+
 def _readers() -> ThreadPoolExecutor:
-    """One pool for all: a controller looks a hundred times a second."""
-    return ThreadPoolExecutor(CONCURRENT_READS, "markers")
+    """One pool for each thread that looks: made once, and a store that hangs holds up no look at another."""
+    if not hasattr(_OF_THREAD, "pool"):
+        _OF_THREAD.pool = ThreadPoolExecutor(CONCURRENT_READS, "markers")
+    pool: ThreadPoolExecutor = _OF_THREAD.pool
+    return pool
 
 
 @dataclass(frozen=True, slots=True)

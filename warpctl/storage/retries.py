@@ -13,7 +13,7 @@ import stamina
 class Retries:
     """One policy for every request: exponential backoff with jitter until `attempts` or `total_seconds` are used up."""
 
-    attempts: int = 9
+    attempts: int = 24
     wait_initial_seconds: float = 0.25
     wait_max_seconds: float = 20.0
     total_seconds: float = 180.0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -12,13 +12,15 @@ import pytest
 from tests.builders.starts import UID, starts
 from tests.builders.world import a_run
 from warpctl import names
-from warpctl.cli.cluster_logs import print_pods
+from warpctl.cli.cluster_logs import PodLog, _Stream, print_pods
 from warpctl.cli.cluster_run import as_cluster_run
 from warpctl.cli.log_sources import Wanted
 from warpctl.errors import UserError
+from warpctl.executors.job_facts import pod_facts
 from warpctl.kube.api import Listed, Object
 from warpctl.kube.clock import ServerClock
 from warpctl.kube.connection import Connection
+from warpctl.kube.errors import ClusterUnavailableError
 from warpctl.kube.resources import JOBS, PODS, Resource
 from warpctl.render.job import render_job
 from warpctl.spec.controller_config import ControllerConfig
@@ -33,7 +35,7 @@ class TwoNodes:
 
     def __init__(self, run: Any) -> None:
         self.clock = ServerClock()
-        self.jobs, self.pods = [], []
+        self.jobs, self.pods, self.asked = [], [], []
         config = ControllerConfig.model_validate({"images": {"slim": "slim:1", "worker": "worker:1"}})
         for number in (1, 2):
             start = starts(run, number=number)[STAGE]
@@ -57,6 +59,19 @@ class TwoNodes:
     def text(self, path: str, *, query: Mapping[str, str], what: str) -> str:
         return f"log of {path.split('/')[-2]}\n"
 
+    def lines(self, path: str, *, query: Mapping[str, str], what: str, silence_seconds: float) -> Iterator[str]:
+        """The connection breaks after two lines; a stamp's second is asked for again."""
+        stamps = [f"2026-11-21T12:00:0{second}.000000000Z" for second in (1, 1, 2, 3)]
+        stamps[1] = stamps[1].replace(".0", ".5")
+        since = query.get("sinceTime", "")
+        self.asked.append(since)
+        for number, stamp in enumerate(stamps):
+            if stamp[:19] < since[:19]:
+                continue
+            if len(self.asked) == 1 and number == 2:
+                raise ClusterUnavailableError("the connection broke")
+            yield f"{stamp} line {number}"
+
     def server_time(self) -> datetime:
         return datetime.now(UTC)
 
@@ -70,7 +85,11 @@ def shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Any:
     body["metadata"] |= {"uid": UID, "resourceVersion": "1", "generation": 1}
     reference = as_cluster_run(Connection(TwoNodes(run), run.metadata.namespace), body, str(tmp_path / "state"))
 
-    def show(node: int = -1, **wanted: Any) -> list[str]:
+    def show(node: int = -1, *, is_followed: bool = False, **wanted: Any) -> list[str]:
+        if is_followed:
+            pod = pod_facts(reference.connection.api.pods[0])
+            _Stream(reference, PodLog(STAGE, pod), has_prefix=False).thread.join()
+            return capsys.readouterr().out.splitlines()
         print_pods(reference, Wanted(**{"stage": STAGE, "is_previous": False, "number": 0} | wanted), node)
         return capsys.readouterr().out.splitlines()
 
@@ -94,3 +113,7 @@ def test_one_node_of_an_earlier_attempt_is_shown_as_it_is(shown) -> None:
 def test_a_node_that_is_not_there_has_no_log(shown) -> None:
     with pytest.raises(UserError, match="there is no log of import/sft yet"):
         shown(2)
+
+
+def test_a_log_that_is_followed_goes_on_after_its_connection_broke_and_says_nothing_twice(shown) -> None:
+    assert shown(is_followed=True) == ["line 0", "line 1", "line 2", "line 3"]

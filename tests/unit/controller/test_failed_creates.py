@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from warpctl.controller.failed_creates import KEPT_SECONDS, FailedCreates
@@ -55,3 +57,25 @@ def test_a_server_that_does_not_answer_leaves_what_was_known() -> None:
 
     server.is_down, now[0] = True, KEPT_SECONDS + 1
     assert failed_creates.of("ml", "a") == "no quota"
+
+
+def test_who_comes_while_the_first_answer_is_on_its_way_waits_for_it() -> None:
+    server, is_asked, may_answer = Server(), threading.Event(), threading.Event()
+    server.events = [event("a", "no quota", "2026-01-01T00:00:09Z")]
+    answer = server.list
+
+    def slow(*arguments: Any, **options: Any) -> Listed:
+        is_asked.set()
+        may_answer.wait(10)
+        return answer(*arguments, **options)
+
+    server.list = slow  # type: ignore[method-assign]
+    api: Any = server
+    failed_creates = FailedCreates(api)
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(failed_creates.of, "ml", "a")
+        is_asked.wait(10)
+        second = pool.submit(failed_creates.of, "ml", "a")
+        may_answer.set()
+        assert [first.result(10), second.result(10)] == ["no quota", "no quota"]
+    assert server.asked == 1

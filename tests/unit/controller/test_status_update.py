@@ -100,25 +100,45 @@ def test_each_thing_that_happens_is_told_once() -> None:
 
 
 def test_a_store_that_does_not_answer_stalls_nothing() -> None:
-    status = unavailable_status("gs://b does not answer", {}, generation=1, now=NOW)
+    status = unavailable_status("gs://b does not answer", {}, generation=1, handled="", now=NOW)
 
     assert condition(status, "Stalled")["status"] == "False"
     assert condition(status, "Ready")["reason"] == "StoreUnavailable"
 
 
-@pytest.mark.parametrize("kind", ["Stalled", "Suspended"])
-def test_a_store_that_does_not_answer_changes_nothing_about_a_run_that_stands_still(kind: str) -> None:
-    stands = {"type": kind, "status": "True", "reason": "Why", "message": "why", "observedGeneration": 1}
-    before = {"conditions": [stands | {"lastTransitionTime": "2026-11-20T12:00:00Z"}]}
-    status = unavailable_status("gs://b does not answer", before, generation=1, now=NOW)
-    edited = unavailable_status("gs://b does not answer", before, generation=2, now=NOW)
+@pytest.mark.parametrize(("kind", "reason"), [("Stalled", "StageStalled"), ("Suspended", "Suspended")])
+@pytest.mark.parametrize("reconciling", ["True", "False"])
+def test_a_store_that_does_not_answer_changes_nothing_about_what_stands_still(kind, reason, reconciling) -> None:
+    """Other stages may be at work beside one that has stalled: who waits for the end goes on waiting."""
+    common = {"reason": reason, "message": "why", "observedGeneration": 1, "lastTransitionTime": "2026-11-20T12:00:00Z"}
+    before = {
+        "conditions": [
+            {"type": kind, "status": "True", **common},
+            {"type": "Reconciling", "status": reconciling, **common},
+        ]
+    }
+    status = unavailable_status("gs://b does not answer", before, generation=1, handled="", now=NOW)
 
     assert condition(status, kind) == before["conditions"][0]
-    assert condition(status, "Reconciling")["status"] == "False"
+    assert condition(status, "Reconciling") == before["conditions"][1]
     assert condition(status, "Ready")["reason"] == "StoreUnavailable"
     assert transitions(before, status) == []
-    assert condition(edited, kind)["status"] == "False"
-    assert condition(edited, "Reconciling")["status"] == "True"
+
+
+@pytest.mark.parametrize("change", [{"generation": 2}, {"handled": "retry"}, {"reason": "NotAllowed"}])
+def test_what_was_asked_since_or_refused_before_is_open_while_the_store_does_not_answer(change) -> None:
+    stalled = {"type": "Stalled", "status": "True", "reason": change.get("reason", "StageStalled"), "message": "why"}
+    stalled |= {"observedGeneration": 1, "lastTransitionTime": "2026-11-20T12:00:00Z"}
+    status = unavailable_status(
+        "gs://b does not answer",
+        {"conditions": [stalled]},
+        generation=change.get("generation", 1),
+        handled=change.get("handled", ""),
+        now=NOW,
+    )
+
+    assert condition(status, "Stalled")["status"] == "False"
+    assert condition(status, "Reconciling")["status"] == "True"
 
 
 def test_verbs_are_named_by_what_they_say() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -148,3 +149,36 @@ def test_an_attempt_says_why_it_does_not_begin() -> None:
     assert seen(a_job(), a_pod(running), refused="exceeded quota").waits_for == ""
     suspended = a_job() | {"spec": {"suspend": True}}
     assert "Kueue" in seen(suspended).waits_for
+
+
+def test_of_two_pods_the_one_that_does_not_fit_is_told_of_though_the_other_runs() -> None:
+    unschedulable = {"type": "PodScheduled", "status": "False", "message": "0/3 nodes are available"}
+    waiting = replace(a_pod(None, unschedulable, name="q"), index=1)
+
+    found = seen(a_job(), a_pod({"running": {"startedAt": STARTED}}), waiting)
+
+    assert found.waits_for == "cannot be scheduled: 0/3 nodes are available"
+
+
+def test_of_several_that_failed_the_one_without_memory_explains_it() -> None:
+    killed = replace(a_pod(ended(137, "OOMKilled"), name="q"), index=1)
+
+    found = seen(a_job(failed("rule at index 1 FailJob rule at index 1")), a_pod(ended(44)), killed)
+
+    assert found.failure is FailureClass.INFRASTRUCTURE
+    assert found.message.startswith("out of memory")
+
+
+def test_a_job_whose_pods_have_gone_before_it_is_charged_until_they_went() -> None:
+    went = datetime(2026, 11, 21, 12, 4, tzinfo=UTC)
+    pod = replace(a_pod({"running": {"startedAt": STARTED}}), is_running=False, gone_at=went)
+
+    assert seen(a_job(deletionTimestamp=ENDED), pod).gpu_seconds == 2 * 180
+
+
+def test_a_finished_job_that_is_being_deleted_is_no_witness() -> None:
+    complete = {"type": "Complete", "status": "True", "lastTransitionTime": ENDED}
+
+    assert seen(a_job(complete, deletionTimestamp=ENDED)).is_stopping
+    assert not seen(a_job(complete)).is_stopping
+    assert not seen(a_job(failed("x"), deletionTimestamp=ENDED)).is_stopping

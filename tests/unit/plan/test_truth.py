@@ -38,6 +38,8 @@ COMPLETE = an_attempt(1, AttemptState.COMPLETE, ended_at=EPOCH)
         (MARKER, (COMPLETE,), Verdict.SUCCEEDED),
         (MARKER, (failed(1, FailureClass.FINAL),), Verdict.SUCCEEDED),
         ({}, (COMPLETE,), Verdict.STALLED),
+        ({}, (replace(COMPLETE, is_stopping=True),), Verdict.MAY_START),
+        ({}, (replace(COMPLETE, is_foreign=True),), Verdict.MAY_START),
         ({}, (failed(1, FailureClass.APPLICATION),), Verdict.BACKING_OFF),
         ({}, (failed(1, FailureClass.FINAL),), Verdict.STALLED),
         ({}, (failed(1, FailureClass.INTERRUPTED),), Verdict.MAY_START),
@@ -60,9 +62,10 @@ def test_the_worker_that_lied_is_named_with_both_facts() -> None:
 
 
 def test_a_broken_artifact_is_no_success() -> None:
-    observed = Observed(committed=MARKER, broken=frozenset({KEY}))
+    for attempts in ({}, {KEY: (COMPLETE,)}):
+        observed = Observed(committed=MARKER, broken=frozenset({KEY}), attempts=attempts)
 
-    assert judge(KEY, observed, POLICY, EPOCH).verdict is Verdict.MAY_START
+        assert judge(KEY, observed, POLICY, EPOCH).verdict is Verdict.MAY_START
 
 
 def test_the_next_number_follows_the_highest_seen() -> None:
