@@ -68,7 +68,7 @@ class Engine:
         """Attempts first, markers after them: a marker that is absent behind a finished attempt is absent for good."""
         attempts = self.executor.attempts()
         imports = self._look({stage.key: stage.kind for stage in import_stages(self.run).values()}, attempts)
-        whole = {key: marker.manifest.content_digest for key, marker in imports.items() if marker.is_whole}
+        whole = {key: marker.content_digest for key, marker in imports.items() if marker.is_whole}
         graph = stages(self.run, whole)
         seen = imports | self._look({stage.key: stage.kind for stage in graph.stages.values()}, attempts)
         observed = Observed(
@@ -147,12 +147,11 @@ class Engine:
 
 
 def _committed(marker: Marker) -> Committed:
-    manifest = marker.manifest
     return Committed(
-        manifest_digest=manifest.digest,
-        content_digest=manifest.content_digest,
-        attempt_id=manifest.attempt_id,
-        parents={parent.role: parent.content_digest for parent in manifest.parents},
-        gpu_seconds=manifest.gpu_seconds,
-        ended_at=manifest.ended_at,
+        manifest_digest=marker.manifest_digest,
+        content_digest=marker.content_digest,
+        attempt_id=marker.attempt_id,
+        parents=marker.parents,
+        gpu_seconds=marker.gpu_seconds,
+        ended_at=marker.ended_at,
     )

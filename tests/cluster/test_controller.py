@@ -265,13 +265,18 @@ def test_two_runs_with_equal_stages_share_their_jobs(place: Place, workers: Stan
 def test_a_changed_spec_makes_again_what_changed_and_a_reverted_one_nothing(
     place: Place, workers: StandInWorkers
 ) -> None:
-    trained: list[str] = []
+    saved: list[str] = []
+    kept: list[bool] = []
 
     def decide(told: StageInput, number: int) -> End | None:
-        """The first RL run of iteration 2 that starts does not end by itself."""
-        if told.stage_id == "rl/2/1" and not trained:
-            trained.append(told.key)
+        """The first RL run of iteration 2 that starts saves a resume state and does not end by itself."""
+        if told.stage_id == "rl/2/1" and not saved:
+            path = f"{artifacts.resume(told.kind, told.key, told.attempt_id, 7)}/state.json"
+            Store.open(told.storage).write(path, b"{}")
+            saved.append(path)
             return None
+        if saved and told.key in saved[0]:
+            kept.append(Store.open(told.storage).stat(saved[0]) is not None)
         return End()
 
     workers.decide = decide
@@ -291,6 +296,7 @@ def test_a_changed_spec_makes_again_what_changed_and_a_reverted_one_nothing(
     place.wait(lambda: place.get()["status"]["observedGeneration"] == 3, "the revert is seen")
     place.wait_for("Succeeded")
     assert all(workers.started[key] == count for key, count in before.items() if workers.stages[key].startswith("rl/1"))
+    assert kept == [True]  # the member that was cancelled goes on from what it had saved
 
 
 def test_a_spec_that_is_edited_twice_within_a_second_ends_as_the_last_one_says(

@@ -144,8 +144,14 @@ def test_a_run_that_is_disturbed_publishes_what_one_machine_publishes(
     evict(node_cluster, namespace, victim["metadata"]["name"])
     node_cluster.kubectl("delete", "pod", "-n", SYSTEM, "--all", "--grace-period=0", "--force")
 
+    following = command(node_cluster, namespace, "logs", "small", "evaluate/2", "--follow")
+    followed = subprocess.Popen(following, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    request.addfinalizer(lambda: (followed.kill(), followed.communicate()))
     installation.wait(lambda: is_true(node_cluster, namespace, "Succeeded"), "Succeeded", 600)
     assert local.wait(600) == 0, alone.log()
+    grown, problem = followed.communicate(timeout=60)
+    assert followed.returncode == 0, problem
+    assert "published" in grown.splitlines()[-1]
 
     here, there = contents(STORE), alone.digests()
     assert {key: value for key, value in here.items() if not key.startswith("import/")} == {
@@ -169,6 +175,12 @@ def test_a_run_that_is_disturbed_publishes_what_one_machine_publishes(
     see_what_is_left(node_cluster, namespace, tmp_path, twice=second["annotations"][names.STAGE_ID])
 
 
+def command(cluster: NodeCluster, namespace: str, *arguments: str) -> list[str]:
+    """A command as a user types it."""
+    options = ["--namespace", namespace, "--kubeconfig", str(cluster.kubeconfig)]
+    return [sys.executable, "-m", "warpctl", *arguments, *options]
+
+
 def see_what_is_left(cluster: NodeCluster, namespace: str, folder: Path, *, twice: str) -> None:
     """The commands that look at a run: logs from pods and, once these are gone, from the store; the report; a point as a model.
 
@@ -176,9 +188,8 @@ def see_what_is_left(cluster: NodeCluster, namespace: str, folder: Path, *, twic
     """
 
     def said(*arguments: str) -> str:
-        command = [sys.executable, "-m", "warpctl", *arguments]
-        options = ["--namespace", namespace, "--kubeconfig", str(cluster.kubeconfig)]
-        done = subprocess.run([*command, *options], capture_output=True, text=True, check=False, timeout=300)
+        typed = command(cluster, namespace, *arguments)
+        done = subprocess.run(typed, capture_output=True, text=True, check=False, timeout=300)
         assert done.returncode == 0, f"{arguments}\n{done.stderr}"
         return done.stdout
 
@@ -217,9 +228,9 @@ def follow_the_readme(cluster: NodeCluster, namespace: str, folder: Path) -> Non
     kubeconfig["contexts"][0]["context"]["namespace"] = namespace
     (folder / "kubeconfig").write_text(json.dumps(kubeconfig))
     path = os.pathsep.join((str(programs), str(Path(sys.executable).parent), os.environ["PATH"]))
-    for command in commands:
+    for line in commands:
         done = subprocess.run(
-            command.replace(" demo", " small"),
+            line.replace(" demo", " small"),
             shell=True,
             cwd=folder,
             env=os.environ | {"PATH": path, "KUBECONFIG": str(folder / "kubeconfig"), "HOME": str(folder)},
@@ -228,7 +239,7 @@ def follow_the_readme(cluster: NodeCluster, namespace: str, folder: Path) -> Non
             check=False,
             timeout=300,
         )
-        assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+        assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
         assert done.stdout
 
 
@@ -288,6 +299,21 @@ def test_an_import_that_needs_more_memory_than_it_has_says_so(
 
     message = condition(warp_run(node_cluster, namespace), "Stalled")["message"]
     assert "out of memory: its container was killed (raise spec.compute.import.memory)" in message
+
+
+def test_a_worker_that_fails_is_quoted_with_its_last_words(
+    node_cluster: NodeCluster, installation: Installation, laboratory: Path, namespace: str
+) -> None:
+    """The kubelet keeps the end of its log, and the condition says it."""
+    spec = json.loads(cluster_spec(f"gs://{BUCKET}/wordy"))
+    spec["spec"]["models"]["sft"]["uri"] = f"gs://{BUCKET}/nowhere"
+    node_cluster.kubectl("apply", "-f", "-", "-n", namespace, stdin=json.dumps(spec))
+
+    installation.wait(lambda: is_true(node_cluster, namespace, "Stalled"), "Stalled", 180)
+
+    message = condition(warp_run(node_cluster, namespace), "Stalled")["message"]
+    assert message.startswith("import/sft: attempt 1 cannot succeed: exit code 42: "), message
+    assert f"gs://{BUCKET}/nowhere" in message
 
 
 def test_an_image_that_is_not_there_is_named_within_a_minute(

@@ -68,6 +68,7 @@ def test_a_job_that_a_quota_refuses_says_so_and_holds_up_no_other_stage(
     place.controller()
     place.create(iterations=1, rlRuns=1)
 
+    place.wait(lambda: place.get().get("status", {}).get("stagesSucceeded") == 1, "the other import is done", 60)
     place.wait(lambda: place.condition("Ready").get("reason") == "Waiting", "the run waits", 60)
     message = place.condition("Ready")["message"]
     assert message.startswith("import/")

@@ -54,5 +54,10 @@ def test_every_attempt_is_counted_once_by_kind_and_result(place: Place, workers:
     place.wait(lambda: counted() == expected(), "every Job is seen to end")
     time.sleep(1)
     assert counted() == expected()
+    port = re.search(r" port=(\d+)", controller.said())
+    assert port is not None
+    for probe in ("healthz", "readyz"):
+        with urllib.request.urlopen(f"http://127.0.0.1:{port[1]}/{probe}", timeout=10) as answer:
+            assert answer.read() == b"ok\n"
     labels = frozenset({("namespace", place.namespace), ("name", "demo"), ("reason", "Succeeded")})
     place.wait(lambda: samples(controller).get(("warpctl_run_info", labels)) == 1, "the run's own series")

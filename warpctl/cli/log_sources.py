@@ -70,11 +70,17 @@ def _sources(reference: RunReference, stage: Stage, observed: Observed, wanted: 
 
 
 def stored_logs(reference: RunReference, stage: Stage, observed: Observed, wanted: Wanted) -> Iterator[LogSource]:
-    """What a worker has left in the store at its end: of the attempt of a number, else of the one that was published."""
+    """What a worker has left in the store at its end: of the attempt of a number, of the one before the newest, or else of the one
+    that was published.
+    """
     committed = observed.committed.get(stage.key)
-    if wanted.number:
-        yield from _stored(reference, stage, wanted.number)
-    elif committed is not None and not wanted.is_previous:
+    if wanted.number or wanted.is_previous:
+        paths = _stored(reference, stage)
+        known = sorted({attempt.number for attempt in observed.attempts.get(stage.key, ())} | set(paths))
+        number = wanted.number or (known[-2] if len(known) > 1 else 0)
+        if number in paths:
+            yield LogSource(stage.id, None, paths[number])
+    elif committed is not None:
         path = artifacts.log(stage.kind, stage.key, committed.attempt_id)
         if reference.store.stat(path) is not None:
             yield LogSource(stage.id, None, path)
@@ -94,10 +100,12 @@ def chosen(attempts: tuple[Attempt, ...], wanted: Wanted) -> Attempt | None:
     return attempts[position] if len(attempts) >= -position else None
 
 
-def _stored(reference: RunReference, stage: Stage, number: int) -> Iterator[LogSource]:
-    """Attempt ids begin with their number."""
-    prefix = f"{artifacts.attempts(stage.kind, stage.key)}/{number}-"
-    for file in reference.store.list(artifacts.attempts(stage.kind, stage.key)):
-        if file.path.startswith(prefix) and file.path.endswith("/log.txt") and file.path.count("/") == 5:
-            yield LogSource(stage.id, None, file.path)
-            return
+def _stored(reference: RunReference, stage: Stage) -> dict[int, str]:
+    """Attempt number -> path of its log. Attempt ids begin with their number."""
+    folder = artifacts.attempts(stage.kind, stage.key)
+    found = {}
+    for file in reference.store.list(folder):
+        attempt, _, name = file.path.removeprefix(f"{folder}/").partition("/")
+        if name == "log.txt":
+            found[int(attempt.partition("-")[0])] = file.path
+    return found

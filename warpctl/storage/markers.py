@@ -32,9 +32,17 @@ def _readers() -> ThreadPoolExecutor:
 
 @dataclass(frozen=True, slots=True)
 class Marker:
-    """A marker that was read. `is_whole`: the files that it names are there with the sizes that it says."""
+    """What is kept of a marker that was read; its manifest is ten times as large, and a controller keeps thousands.
 
-    manifest: Manifest
+    `is_whole`: the files that it names are there with the sizes that it says. `parents`: content digests by role.
+    """
+
+    manifest_digest: str
+    content_digest: str
+    attempt_id: str
+    parents: Mapping[str, str]
+    gpu_seconds: float
+    ended_at: str
     is_whole: bool
 
 
@@ -72,7 +80,15 @@ class Markers:
         whole = all(
             found is not None and found.size == file.size for found, file in zip(sizes, manifest.files, strict=True)
         )
-        return Marker(manifest, whole)
+        return Marker(
+            manifest_digest=manifest.digest,
+            content_digest=manifest.content_digest,
+            attempt_id=manifest.attempt_id,
+            parents={parent.role: parent.content_digest for parent in manifest.parents},
+            gpu_seconds=manifest.gpu_seconds,
+            ended_at=manifest.ended_at,
+            is_whole=whole,
+        )
 
     def forget(self, key: str) -> None:
         """The marker was removed, or may have been."""

@@ -11,7 +11,7 @@ import pytest
 
 from tests.builders.starts import UID, starts
 from tests.builders.world import a_run
-from warpctl import names
+from warpctl import artifacts, names
 from warpctl.cli.cluster_logs import PodLog, _Stream, print_pods
 from warpctl.cli.cluster_run import as_cluster_run
 from warpctl.cli.log_sources import Wanted
@@ -85,7 +85,13 @@ def shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Any:
     body["metadata"] |= {"uid": UID, "resourceVersion": "1", "generation": 1}
     reference = as_cluster_run(Connection(TwoNodes(run), run.metadata.namespace), body, str(tmp_path / "state"))
 
-    def show(node: int = -1, *, is_followed: bool = False, **wanted: Any) -> list[str]:
+    def show(node: int = -1, *, is_followed: bool = False, is_gone: bool = False, **wanted: Any) -> list[str]:
+        if is_gone:
+            reference.connection.api.jobs.clear()
+            stage = starts(run)[STAGE].stage
+            for number in (1, 2):
+                path = artifacts.log(stage.kind, stage.key, f"{number}-job-0-pod")
+                reference.store.write(path, f"stored log of attempt {number}\n".encode())
         if is_followed:
             pod = pod_facts(reference.connection.api.pods[0])
             _Stream(reference, PodLog(STAGE, pod), has_prefix=False).thread.join()
@@ -117,3 +123,10 @@ def test_a_node_that_is_not_there_has_no_log(shown) -> None:
 
 def test_a_log_that_is_followed_goes_on_after_its_connection_broke_and_says_nothing_twice(shown) -> None:
     assert shown(is_followed=True) == ["line 0", "line 1", "line 2", "line 3"]
+
+
+def test_logs_of_attempts_whose_pods_have_gone_come_from_the_store(shown) -> None:
+    assert shown(is_gone=True, is_previous=True) == ["stored log of attempt 1"]
+    assert shown(is_gone=True, number=2) == ["stored log of attempt 2"]
+    with pytest.raises(UserError, match="there is no log of attempt 3 of import/sft yet"):
+        shown(is_gone=True, number=3)
