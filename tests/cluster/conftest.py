@@ -20,6 +20,7 @@ from tests.cluster.crd import install_crd
 from tests.cluster.harness import prerequisites
 from tests.cluster.harness.control_plane import ApiCluster
 from tests.cluster.harness.given import GivenCluster
+from tests.cluster.harness.kwok import kwok_node
 from tests.cluster.harness.namespaces import create_namespace, delete_namespace
 from tests.cluster.harness.node import NodeCluster
 from tests.cluster.stand_in_workers import StandInWorkers
@@ -91,6 +92,17 @@ def place(api_cluster: ApiCluster | GivenCluster, installed: None, namespace: st
         yield made
         made.end()
     assert made.history.violations() == []
+
+
+@pytest.fixture
+def gpu_node(api_cluster: ApiCluster | GivenCluster) -> Iterator[None]:
+    """A node of KWOK's with four GPUs, while the test runs."""
+    if not api_cluster.owns_control_plane:
+        pytest.skip("makes a node of its own")
+    core = kubernetes.client.CoreV1Api(api_cluster.client())
+    core.create_node(kwok_node("with-gpus", gpus=4))
+    yield
+    core.delete_node("with-gpus")
 
 
 @pytest.fixture

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 
 import kubernetes
 import pytest
 
 from tests.cluster.commands import call, spec_file
 from tests.cluster.controllers import Place
-from tests.cluster.harness.kwok import kwok_node
 from tests.cluster.stand_in_workers import End, StandInWorkers
 from warpctl import artifacts, names
 from warpctl.kube.resources import PODS
@@ -18,16 +16,6 @@ from warpctl.spec.stage_input import StageInput
 from warpctl.storage.store import Store
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(240)]
-
-
-@pytest.fixture
-def gpu_node(api_cluster) -> Iterator[None]:
-    if not api_cluster.owns_control_plane:
-        pytest.skip("makes a node of its own")
-    core = kubernetes.client.CoreV1Api(api_cluster.client())
-    core.create_node(kwok_node("with-gpus", gpus=8))
-    yield
-    core.delete_node("with-gpus")
 
 
 def gpu_hours(place: Place) -> float:

@@ -8,7 +8,6 @@ import kubernetes
 import pytest
 
 from tests.cluster.controllers import Place
-from tests.cluster.harness.kwok import kwok_node
 from tests.cluster.stand_in_workers import End, StandInWorkers
 from warpctl.kube.resources import PODS
 
@@ -16,16 +15,11 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(240)]
 
 
 @pytest.fixture
-def important(api_cluster) -> Iterator[str]:
-    """A priority class, and a node that has GPUs for one only."""
-    if not api_cluster.owns_control_plane:
-        pytest.skip("makes a node of its own")
-    core = kubernetes.client.CoreV1Api(api_cluster.client())
+def important(api_cluster, gpu_node: None) -> Iterator[str]:
+    """A priority class, where a node has GPUs for one stage only."""
     scheduling = kubernetes.client.SchedulingV1Api(api_cluster.client())
     scheduling.create_priority_class({"metadata": {"name": "important"}, "value": 1000})
-    core.create_node(kwok_node("contested", gpus=4))
     yield "important"
-    core.delete_node("contested")
     scheduling.delete_priority_class("important")
 
 

@@ -30,7 +30,7 @@ def apply(
         DryRun, typer.Option("--dry-run", help="server: let the API server check everything and keep nothing.")
     ] = DryRun.NONE,
     is_waiting: Annotated[
-        bool, typer.Option("--wait", help="Stay until every run has succeeded; exit 1 when one stalls.")
+        bool, typer.Option("--wait", help="Stay until every run has succeeded; exit 1 when one stalls or is suspended.")
     ] = False,
     is_sure: Annotated[
         bool, typer.Option("--yes", "-y", help="Do not ask before a change cancels stages that run.")

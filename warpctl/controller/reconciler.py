@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Protocol
@@ -29,6 +29,7 @@ from warpctl.controller.status_update import (
 from warpctl.controller.world import Cluster, RunKey, WarpRunObject
 from warpctl.engine import Engine
 from warpctl.errors import CorruptError, StoreDeniedError, StoreUnavailableError, WarpctlError
+from warpctl.executors.job_facts import JobFacts
 from warpctl.executors.kubernetes import KubernetesExecutor
 from warpctl.kube.api import Api
 from warpctl.kube.errors import ClusterError
@@ -213,15 +214,14 @@ class Reconciler:
     def _stop_if_asked(self, run_object: WarpRunObject) -> None:
         """Suspend and cancel are obeyed though nothing can be planned: they ask for less, never for more."""
         if run_object.body["spec"].get("suspend") is True or run_object.annotations.get(names.CANCEL):
-            self._delete_jobs(run_object)
+            active = [job for job in self.cluster.all_jobs_of(run_object.uid) if job.state is AttemptState.ACTIVE]
+            self._ask_to_go(active)
 
-    def _delete_jobs(self, run_object: WarpRunObject) -> int:
-        """Ask all active Jobs of a run to save and go; returns how many are still there."""
-        active = [job for job in self.cluster.all_jobs_of(run_object.uid) if job.state is AttemptState.ACTIVE]
-        for job in active:
+    def _ask_to_go(self, jobs: Iterable[JobFacts]) -> None:
+        """Delete Jobs, each of which stays until its pods have saved and gone."""
+        for job in jobs:
             if not job.is_deleting:
                 self.api.delete(JOBS, job.namespace, job.name, uid=job.uid, propagation="Foreground")
-        return len(active)
 
     def _write(self, run_object: WarpRunObject, after: Status) -> None:
         """The one status write of a pass, only over the version that was read, only when something has changed."""
@@ -263,31 +263,32 @@ class Reconciler:
             return None
         if run_object.annotations.get(names.ABANDON) != "true":
             jobs = self.cluster.all_jobs_of(run_object.uid)
-            for job in jobs:
-                if not job.is_deleting:
-                    self.api.delete(JOBS, job.namespace, job.name, uid=job.uid, propagation="Foreground")
+            self._ask_to_go(jobs)
             if jobs:
                 return ASK_AGAIN_SECONDS  # their going asks for a pass too
-            self._sweep(run_object)
+            if not self._sweep(run_object):
+                return float(self.config.resync_seconds)
         self._write_finalizers(run_object, is_wanted=False)
         self._driven.pop(run_object.uid, None)
         return None
 
-    def _sweep(self, run_object: WarpRunObject) -> None:
-        """Delete the artifacts of a run that is going, where it may be in that store at all."""
+    def _sweep(self, run_object: WarpRunObject) -> bool:
+        """Delete the artifacts of a run that is going, where it may be in that store at all; False when nobody can say where they
+        are. StoreUnavailableError when they could not be deleted now.
+        """
         try:
             run = WarpRun.model_validate(run_object.body)
         except ValidationError as error:
             hint = f"annotate it with {names.ABANDON}=true to delete it without its artifacts"
             first = f"this version cannot read its spec: {error.errors()[0]['msg']}"
             self.events.send(run_object, Transition(True, EventReason.ARTIFACTS_NOT_DELETED, f"{first} ({hint})"))
-            raise StoreUnavailableError(first, hint=hint) from error
+            return False
         refused = refusals(run, self.config)
         if refused:
             self.events.send(
                 run_object, Transition(True, EventReason.ARTIFACTS_NOT_DELETED, f"not allowed: {refused[0]}")
             )
-            return
+            return True
         try:
             store = self.stores.open(run.spec.storage.uri)
             swept = delete_artifacts(store, run_object.namespace, run_object.name, self.now())
@@ -299,6 +300,7 @@ class Reconciler:
             raise StoreUnavailableError(error.message, hint=hint) from error
         said = f"{swept.num_files} files, {swept.num_bytes} bytes of {store.root} are deleted"
         self.events.send(run_object, Transition(False, EventReason.ARTIFACTS_DELETED, said))
+        return True
 
     def _let_jobs_expire(self, run_object: WarpRunObject) -> None:
         """Succeeded Jobs go some time after their end; a failed one stays: it is a fact that its run still counts."""
