@@ -61,6 +61,6 @@ class Installation:
         while time.monotonic() < until:
             if is_true():
                 return
-            time.sleep(0.1)
+            time.sleep(0.5)  # each look is a process, on the machine that it looks at
         seen = [self.cluster.kubectl("get", "warpruns,jobs,pods", "--all-namespaces", "-o", "wide"), self.said()]
         raise AssertionError(f"not within {seconds} s: {what}\n" + "\n".join(seen))

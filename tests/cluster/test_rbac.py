@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from tests.cluster.harness.control_plane import ApiCluster
 from tests.cluster.harness.state import TOP
 from tests.cluster.stand_in_workers import End, StandInWorkers
 from warpctl.kube.resources import JOBS, SERVICES, WARPRUNS
+from warpctl.spec.stage_input import StageInput
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(180)]
 
@@ -100,7 +101,7 @@ def _less(rule: dict[str, Any], without: Permission | None) -> dict[str, Any]:
 
 
 @pytest.fixture
-def identity(api_cluster: ApiCluster, namespace: str, tmp_path: Path) -> Iterator[Identity]:
+def identity(api_cluster: ApiCluster, namespace: str, tmp_path: Path) -> Identity:
     if not api_cluster.owns_control_plane:
         pytest.skip("the cluster of WARPCTL_TEST_KUBECONFIG does not show its audit log")
     return Identity(api_cluster, namespace, tmp_path / "roles")
@@ -123,7 +124,16 @@ def a_life(
         place.wait(lambda: is_refused() or is_true(), what)
         return not is_refused()
 
-    workers.decide = lambda told, number: None if told.stage_id == "rl/1/1" and number == 1 else End()
+    first: list[str] = []
+
+    def decide(told: StageInput, number: int) -> End | None:
+        """The member's first attempt stays, on both of its nodes."""
+        if told.stage_id != "rl/1/1":
+            return End()
+        first.append(told.attempt_id)
+        return None if told.attempt_id == first[0] else End()
+
+    workers.decide = decide
     compute = place.spec()["compute"]
     quota = Quota(place)
     if has_quota:

@@ -12,7 +12,7 @@ from warpctl.cli.log_sources import Wanted, chosen, stored_logs, wanted_stages
 from warpctl.cli.log_stream import is_one_stage, print_log
 from warpctl.controller.world import Cluster
 from warpctl.errors import UserError
-from warpctl.executors.job_facts import JobFacts, PodFacts
+from warpctl.executors.job_facts import JobFacts, PodFacts, pod_facts
 from warpctl.kube.errors import ClusterError, ClusterUnavailableError
 from warpctl.kube.resources import PODS
 from warpctl.plan.observed import Attempt, Observed
@@ -140,18 +140,31 @@ class _Stream:
 
     def _read_on(self) -> bool:
         """Print what comes after the last line that was printed; False where the stream broke and the container may go on."""
-        pod = self.log.pod
-        query = {"container": CONTAINER, "follow": "true", "timestamps": "true"}
-        query |= {"sinceTime": self._last} if self._last else {}
-        what = f"follow the log of pod {pod.name}"
-        path = PODS.path(pod.namespace, pod.name, "log")
         try:
-            lines = self.reference.connection.api.lines(path, query=query, what=what, silence_seconds=SILENCE_SECONDS)
-            for stamped in lines:
-                stamp, _, line = stamped.partition(" ")
-                if stamp > self._last:  # sinceTime is cut to seconds; stamps are of one length and one clock
-                    print_log(self.log.label, line.encode(), has_prefix=self.has_prefix)
-                    self._last = stamp
+            self._print_lines(is_following=True)
+            # A stream that was cut on its way may end as cleanly as one whose container has ended.
+            pod = self.reference.connection.api.get(PODS, self.log.pod.namespace, self.log.pod.name)
+            if pod is not None and pod_facts(pod).is_running:
+                return False
+            if pod is not None:
+                self._print_lines(is_following=False)
         except ClusterUnavailableError:
             return False
         return True
+
+    def _print_lines(self, *, is_following: bool) -> None:
+        pod = self.log.pod
+        query = {"container": CONTAINER, "timestamps": "true"}
+        query |= {"follow": "true"} if is_following else {}
+        query |= {"sinceTime": self._last} if self._last else {}
+        lines = self.reference.connection.api.lines(
+            PODS.path(pod.namespace, pod.name, "log"),
+            query=query,
+            what=f"follow the log of pod {pod.name}",
+            silence_seconds=SILENCE_SECONDS,
+        )
+        for stamped in lines:
+            stamp, _, line = stamped.partition(" ")
+            if stamp > self._last:  # sinceTime is cut to seconds; stamps are of one length and one clock
+                print_log(self.log.label, line.encode(), has_prefix=self.has_prefix)
+                self._last = stamp

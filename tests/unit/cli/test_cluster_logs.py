@@ -34,7 +34,7 @@ class TwoNodes:
     """An API server where one stage has had two attempts of two pods each; pods say who they are."""
 
     def __init__(self, run: Any) -> None:
-        self.clock = ServerClock()
+        self.clock, self.looks = ServerClock(), 0
         self.jobs, self.pods, self.asked = [], [], []
         config = ControllerConfig.model_validate({"images": {"slim": "slim:1", "worker": "worker:1"}})
         for number in (1, 2):
@@ -60,7 +60,7 @@ class TwoNodes:
         return f"log of {path.split('/')[-2]}\n"
 
     def lines(self, path: str, *, query: Mapping[str, str], what: str, silence_seconds: float) -> Iterator[str]:
-        """The connection breaks after two lines; a stamp's second is asked for again."""
+        """The first connection breaks after two lines, the second ends after the third; a stamp's second is asked for again."""
         stamps = [f"2026-11-21T12:00:0{second}.000000000Z" for second in (1, 1, 2, 3)]
         stamps[1] = stamps[1].replace(".0", ".5")
         since = query.get("sinceTime", "")
@@ -70,7 +70,17 @@ class TwoNodes:
                 continue
             if len(self.asked) == 1 and number == 2:
                 raise ClusterUnavailableError("the connection broke")
+            if len(self.asked) == 2 and number == 3:
+                return
             yield f"{stamp} line {number}"
+
+    def get(self, resource: Resource, namespace: str, name: str) -> Object:
+        """It ends after it has been asked for twice."""
+        assert resource is PODS
+        self.looks += 1
+        pod = next(each for each in self.pods if each["metadata"]["name"] == name)
+        state = {"running": {"startedAt": AT}} if self.looks < 2 else {"terminated": {"exitCode": 0, "startedAt": AT}}
+        return pod | {"status": {"containerStatuses": [{"state": state}]}}
 
     def server_time(self) -> datetime:
         return datetime.now(UTC)
@@ -121,7 +131,7 @@ def test_a_node_that_is_not_there_has_no_log(shown) -> None:
         shown(2)
 
 
-def test_a_log_that_is_followed_goes_on_after_its_connection_broke_and_says_nothing_twice(shown) -> None:
+def test_a_log_that_is_followed_goes_on_after_its_connection_broke_or_ended_and_says_nothing_twice(shown) -> None:
     assert shown(is_followed=True) == ["line 0", "line 1", "line 2", "line 3"]
 
 

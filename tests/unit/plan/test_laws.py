@@ -125,7 +125,7 @@ def perform_like_an_executor(run: WarpRun, world: World, stale: object) -> None:
             world.perform(action)
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 @given(run=st.sampled_from(RUNS), story=moves(), repeatable=st.booleans(), may_lose=st.booleans())
 def test_a_run_converges_after_any_story(
     run: WarpRun, story: list[tuple[str, int]], repeatable: bool, may_lose: bool
@@ -141,7 +141,7 @@ def test_a_run_converges_after_any_story(
     assert is_done(run, world)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(run=st.sampled_from(RUNS), story=moves())
 def test_nothing_finished_is_made_twice(run: WarpRun, story: list[tuple[str, int]]) -> None:
     """Without lost artifacts every key is published by exactly one attempt, and no attempt follows its publication."""
@@ -155,7 +155,7 @@ def test_nothing_finished_is_made_twice(run: WarpRun, story: list[tuple[str, int
     assert len(world.publications) == len(set(world.publications))
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(
     edits=st.lists(st.sampled_from(EDITS), min_size=1, max_size=4),
     stories=st.lists(moves(), min_size=4, max_size=4),

@@ -32,7 +32,7 @@ def test_a_label_without_room_is_left_out_and_the_first_one_chose():
     assert [place is None for place in places] == [False, True]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.tuples(st.floats(0, 300), st.floats(0, 200)), min_size=1, max_size=25))
 def test_no_label_covers_a_marker_or_another_label_or_leaves_the_plot(markers):
     places = place_labels([(marker, "0.3") for marker in markers], markers=markers, lines=[markers], **ROOM)

@@ -43,7 +43,7 @@ def put(data, at, value):
     data[at[-1]] = value
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 @given(st.lists(st.tuples(st.sampled_from(LOCATIONS), ANYTHING), min_size=1, max_size=3))
 def test_anything_anywhere_gives_a_run_or_problems_with_a_place(changes):
     data = copy.deepcopy(GOOD)
@@ -68,7 +68,7 @@ def read(text):
         return None, error.problems
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 @given(st.text(max_size=60) | st.text(alphabet="abc:-[]{}#&*!|>'\"%@ \n\t1.", max_size=60))
 def test_any_text_at_all_is_refused_with_a_place(text):
     run, problems = read(text)

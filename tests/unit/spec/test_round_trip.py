@@ -91,7 +91,7 @@ def run_data(draw):
     }
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(run_data())
 def test_a_run_survives_yaml(data):
     run = parse_text(as_yaml(data), source="first.yaml")
@@ -102,7 +102,7 @@ def test_a_run_survives_yaml(data):
     assert WarpRun.model_validate_json(run.model_dump_json(by_alias=True)) == run
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(run_data(), run_data(), st.booleans())
 def test_two_runs_differ_in_a_field_exactly_when_their_specs_differ(one, other, is_mixed):
     if is_mixed:  # one section is another, the rest is the same

@@ -292,7 +292,7 @@ STAGES = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(stages=st.lists(STAGES, max_size=4), repeats=st.integers(1, 2))
 def test_nothing_reachable_is_ever_deleted_and_a_second_sweep_finds_nothing(publication, stages, repeats):
     store = Store.open(f"memory://gc-laws/{next(_numbers)}")
