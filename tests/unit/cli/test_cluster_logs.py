@@ -60,8 +60,8 @@ class TwoNodes:
         return f"log of {path.split('/')[-2]}\n"
 
     def lines(self, path: str, *, query: Mapping[str, str], what: str, silence_seconds: float) -> Iterator[str]:
-        """The first connection breaks after two lines, the second ends after the third; a stamp's second is asked for again."""
-        stamps = [f"2026-11-21T12:00:0{second}.000000000Z" for second in (1, 1, 2, 3)]
+        """The first connection breaks after two lines, others end at what is written; a stamp's second is asked for again."""
+        stamps = [f"2026-11-21T12:00:0{second}.000000000Z" for second in (1, 1, 2, 3, 4)]
         stamps[1] = stamps[1].replace(".0", ".5")
         since = query.get("sinceTime", "")
         self.asked.append(since)
@@ -70,7 +70,7 @@ class TwoNodes:
                 continue
             if len(self.asked) == 1 and number == 2:
                 raise ClusterUnavailableError("the connection broke")
-            if len(self.asked) == 2 and number == 3:
+            if number >= 3 + self.looks:
                 return
             yield f"{stamp} line {number}"
 
@@ -132,7 +132,7 @@ def test_a_node_that_is_not_there_has_no_log(shown) -> None:
 
 
 def test_a_log_that_is_followed_goes_on_after_its_connection_broke_or_ended_and_says_nothing_twice(shown) -> None:
-    assert shown(is_followed=True) == ["line 0", "line 1", "line 2", "line 3"]
+    assert shown(is_followed=True) == ["line 0", "line 1", "line 2", "line 3", "line 4"]
 
 
 def test_logs_of_attempts_whose_pods_have_gone_come_from_the_store(shown) -> None:
