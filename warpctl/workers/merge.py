@@ -2,7 +2,7 @@
 
 One streaming pass over the weights (Algorithm 1, lines 12 and 13): for each group read the M + 1 slices, take their inner
 products, then write the merged policy and the next init, both float32, each value rounded once. The policies are merged,
-never their EMAs. numpy only. A group is held in memory unless it exceeds MAX_HELD_BYTES; then it is read twice, in parts.
+never their EMAs. numpy and numba only. A group is held in memory unless it exceeds MAX_HELD_BYTES; then it is read twice, in parts.
 
 Publishes merged/ and next-init/ (each a whole model: weights, config, tokenizer) and merge.json. Of several shards, those
 that an earlier attempt finished are kept. It evaluates nothing.
@@ -18,9 +18,8 @@ import numpy as np
 from warpctl.errors import FinalError, InputError, NumericsError
 from warpctl.merging.diagnostics import GroupDiagnostics, diagnose, summarise
 from warpctl.merging.groups import Group, split_into_groups
-from warpctl.merging.liti import liti, put_back, round_once
 from warpctl.merging.slerp import slerp
-from warpctl.merging.task_vector import Float64, add_up, products, task_gram
+from warpctl.merging.task_vector import Float64, add_up, task_gram
 from warpctl.spec.stage_input import InputArtifact, MergeTask, StageInput
 from warpctl.storage.artifact import Artifact, weights_prefix
 from warpctl.storage.headers import MAX_SHARD_BYTES
@@ -28,6 +27,7 @@ from warpctl.storage.publish import Publication
 from warpctl.storage.store import Store
 from warpctl.storage.tensors import Checkpoint
 from warpctl.workers.harness import Context, run
+from warpctl.workers.merge_arithmetic import MergeArithmetic
 from warpctl.workers.merge_output import MERGED, NEXT_INIT, MergeOutput
 from warpctl.workers.merge_sources import GroupWeights, Source, Sources
 from warpctl.workers.model_config import CONFIG, config_with_dtype
@@ -56,14 +56,14 @@ def main(context: Context, *, max_shard_bytes: int = MAX_SHARD_BYTES, max_held_b
     context.log.info("merging", members=len(roles) - 1, groups=len(groups), shards_kept=output.num_kept)
 
     diagnostics: list[GroupDiagnostics] = []
-    with output:
+    with output, MergeArithmetic(len(roles)) as arithmetic:
         for number, group in enumerate(groups):
             context.stop.raise_if_set()
             context.report_progress(number, len(groups), "groups")
             known = output.finished(group)
             if known is None:
                 weights = sources.group(group.tensors, max_held_bytes=max_held_bytes)
-                known = merge_group(weights, group, task, output)
+                known = merge_group(weights, group, task, output, arithmetic)
             if known.degenerate:
                 context.log.warning("no slerp here, lerp instead", group=group.name, because=known.degenerate)
             diagnostics.append(known)
@@ -111,17 +111,18 @@ def open_source(store: Store, artifact: InputArtifact) -> Source:
     return Source(artifact.role, checkpoint)
 
 
-def merge_group(weights: GroupWeights, group: Group, task: MergeTask, output: MergeOutput) -> GroupDiagnostics:
-    """Coefficients from the inner products of the group, then its merged policy and next init, block by block."""
-    products_KK = inner_products(weights, group)
+def merge_group(
+    weights: GroupWeights, group: Group, task: MergeTask, output: MergeOutput, arithmetic: MergeArithmetic
+) -> GroupDiagnostics:
+    """Coefficients from the inner products of the group, then its merged policy and next init, part by part."""
+    products_KK = inner_products(weights, group, arithmetic)
     coefficients = slerp(task_gram(products_KK), task.order)
     liti_rate = float(task.liti_rate)
     for name in filter(output.needs, group.tensors):
-        for block_KN in weights.blocks(name):
-            merged_N = put_back(block_KN, coefficients.weights)
-            next_init_N = liti(block_KN[0], merged_N, liti_rate=liti_rate)
+        for stored_K in weights.windows(name):
             try:
-                output.append(name, round_once(merged_N), round_once(next_init_N))
+                for merged_N, next_init_N in arithmetic.combine(stored_K, coefficients.weights, liti_rate=liti_rate):
+                    output.append(name, merged_N, next_init_N)
             except FloatingPointError as error:
                 raise NumericsError(
                     f"merging tensor {name} gives values beyond float32",
@@ -130,11 +131,11 @@ def merge_group(weights: GroupWeights, group: Group, task: MergeTask, output: Me
     return diagnose(group, products_KK, coefficients)
 
 
-def inner_products(weights: GroupWeights, group: Group) -> Float64:
+def inner_products(weights: GroupWeights, group: Group, arithmetic: MergeArithmetic) -> Float64:
     """Of init and task vectors over all tensors of the group, (K, K); NumericsError names the first NaN or Inf."""
     parts = []
     for name in group.tensors:
-        of_tensor = [products(block_KN) for block_KN in weights.blocks(name)]
+        of_tensor = [part for stored_K in weights.windows(name) for part in arithmetic.products(stored_K)]
         if not all(np.isfinite(part).all() for part in of_tensor):
             weights.refuse_not_finite(name)
         parts += of_tensor

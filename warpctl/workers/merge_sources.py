@@ -98,19 +98,25 @@ class GroupWeights:
         self._held = held
         self._buffer_KN = np.empty((len(sources), BLOCK_ELEMENTS))
 
+    def windows(self, name: str) -> Iterator[list[Stored]]:
+        """A tensor, flattened, in parts that are in memory together: of each input as it is stored, read-only.
+
+        Parts begin at multiples of BLOCK_ELEMENTS.
+        """
+        num_elements = self._sources[0].checkpoint.tensors[name].num_elements
+        for window in _windows(num_elements) if self._held is None else [slice(0, num_elements)]:
+            yield self._stored(name, window)
+
     def blocks(self, name: str) -> Iterator[Float64]:
         """Blocks of a tensor, flattened, in order: float64 (K, N), one buffer that the next block overwrites.
 
         Where blocks begin depends on the tensor alone, never on how it is read.
         """
-        num_elements = self._sources[0].checkpoint.tensors[name].num_elements
-        for window in _windows(num_elements) if self._held is None else [slice(0, num_elements)]:
-            stored_K = self._stored(name, window)
-            for block in blocks(window.stop - window.start):
+        for stored_K in self.windows(name):
+            for block in blocks(stored_K[0].size):
                 block_KN = self._buffer_KN[:, : block.stop - block.start]
                 for row, stored_N in enumerate(stored_K):
-                    part_N = stored_N[block]
-                    block_KN[row] = to_float32(part_N) if part_N.dtype == np.uint16 else part_N
+                    block_KN[row] = to_float32(stored_N[block])
                 yield block_KN
 
     def refuse_not_finite(self, name: str) -> None:
