@@ -4,13 +4,12 @@ They give the bits that numpy gives (task_vector.py and liti.py, which the tests
 numpy's pairwise summation, and nothing is contracted or reordered. They release the interpreter's lock.
 
 Imported by the merge worker alone: numba takes some tenths of a second to import and is no business of the controller's.
-Compiled code is kept in NUMBA_CACHE_DIR, or beside this file; where neither can be written it is compiled at each start.
+Compiled code is kept where compiled_code.py says.
 """
 
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
@@ -18,8 +17,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-# A sum of eight lanes is eight scalars in source; this makes them registers of four or eight. Read when numba is imported.
-os.environ.setdefault("NUMBA_SLP_VECTORIZE", "1")
+from warpctl.merging import compiled_code
+
+compiled_code.prepare()
 
 import numba
 
