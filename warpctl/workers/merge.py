@@ -13,13 +13,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
-import numpy as np
-
-from warpctl.errors import FinalError, InputError, NumericsError
-from warpctl.merging.diagnostics import GroupDiagnostics, diagnose, summarise
-from warpctl.merging.groups import Group, split_into_groups
-from warpctl.merging.slerp import slerp
-from warpctl.merging.task_vector import Float64, add_up, task_gram
+from warpctl.errors import FinalError, InputError
+from warpctl.merging.diagnostics import summarise
 from warpctl.spec.stage_input import InputArtifact, MergeTask, StageInput
 from warpctl.storage.artifact import Artifact, weights_prefix
 from warpctl.storage.headers import MAX_SHARD_BYTES
@@ -27,12 +22,11 @@ from warpctl.storage.publish import Publication
 from warpctl.storage.store import Store
 from warpctl.storage.tensors import Checkpoint
 from warpctl.workers.harness import Context, run
-from warpctl.workers.merge_arithmetic import MergeArithmetic
 from warpctl.workers.merge_output import MERGED, NEXT_INIT, MergeOutput
-from warpctl.workers.merge_sources import GroupWeights, Source, Sources
+from warpctl.workers.merge_sources import Source, Sources
+from warpctl.workers.merge_weights import MAX_HELD_BYTES, merge_weights
 from warpctl.workers.model_config import CONFIG, config_with_dtype
 
-MAX_HELD_BYTES = 4 * 1024**3
 REPORT = "merge.json"
 
 
@@ -45,7 +39,6 @@ def main(context: Context, *, max_shard_bytes: int = MAX_SHARD_BYTES, max_held_b
         context.log.warning(
             "stored by some inputs only, a copy of another tensor: left out", tensors=sources.tied_copies
         )
-    groups = split_into_groups((spec.name for spec in sources.specs), task.granularity)
     output = MergeOutput(
         context.store,
         context.publication,
@@ -53,21 +46,17 @@ def main(context: Context, *, max_shard_bytes: int = MAX_SHARD_BYTES, max_held_b
         specs=sources.specs,
         max_shard_bytes=max_shard_bytes,
     )
-    context.log.info("merging", members=len(roles) - 1, groups=len(groups), shards_kept=output.num_kept)
+    context.log.info("merging", members=len(roles) - 1, tensors=len(sources.specs), shards_kept=output.num_kept)
 
-    diagnostics: list[GroupDiagnostics] = []
-    with output, MergeArithmetic(len(roles)) as arithmetic:
-        for number, group in enumerate(groups):
-            context.stop.raise_if_set()
-            context.report_progress(number, len(groups), "groups")
-            known = output.finished(group)
-            if known is None:
-                weights = sources.group(group.tensors, max_held_bytes=max_held_bytes)
-                known = merge_group(weights, group, task, output, arithmetic)
-            if known.degenerate:
-                context.log.warning("no slerp here, lerp instead", group=group.name, because=known.degenerate)
-            diagnostics.append(known)
-            output.save_state(diagnostics)
+    def on_group(number: int, count: int) -> None:
+        context.stop.raise_if_set()
+        context.report_progress(number, count, "groups")
+
+    with output:
+        diagnostics = merge_weights(sources, task, output, on_group=on_group, max_held_bytes=max_held_bytes)
+    for group in diagnostics:
+        if group.degenerate:
+            context.log.warning("no slerp here, lerp instead", group=group.group, because=group.degenerate)
 
     summary = summarise(diagnostics)
     report = {
@@ -81,7 +70,7 @@ def main(context: Context, *, max_shard_bytes: int = MAX_SHARD_BYTES, max_held_b
     for prefix in (MERGED, NEXT_INIT):
         copy_model_files(init, context.publication, prefix)
     context.publication.write_file(REPORT, _json(report))
-    context.report_progress(len(groups), len(groups), "groups")
+    context.report_progress(len(diagnostics), len(diagnostics), "groups")
     context.publication.commit(outcome=summary, gpu_seconds=context.gpu_seconds())
 
 
@@ -109,37 +98,6 @@ def open_source(store: Store, artifact: InputArtifact) -> Source:
     except InputError as error:
         raise InputError(f"{artifact.role}: {error.message}", hint=error.hint) from error
     return Source(artifact.role, checkpoint)
-
-
-def merge_group(
-    weights: GroupWeights, group: Group, task: MergeTask, output: MergeOutput, arithmetic: MergeArithmetic
-) -> GroupDiagnostics:
-    """Coefficients from the inner products of the group, then its merged policy and next init, part by part."""
-    products_KK = inner_products(weights, group, arithmetic)
-    coefficients = slerp(task_gram(products_KK), task.order)
-    liti_rate = float(task.liti_rate)
-    for name in filter(output.needs, group.tensors):
-        for stored_K in weights.windows(name):
-            try:
-                for merged_N, next_init_N in arithmetic.combine(stored_K, coefficients.weights, liti_rate=liti_rate):
-                    output.append(name, merged_N, next_init_N)
-            except FloatingPointError as error:
-                raise NumericsError(
-                    f"merging tensor {name} gives values beyond float32",
-                    hint="the inputs are close to its limit of 3.4e38",
-                ) from error
-    return diagnose(group, products_KK, coefficients)
-
-
-def inner_products(weights: GroupWeights, group: Group, arithmetic: MergeArithmetic) -> Float64:
-    """Of init and task vectors over all tensors of the group, (K, K); NumericsError names the first NaN or Inf."""
-    parts = []
-    for name in group.tensors:
-        of_tensor = [part for stored_K in weights.windows(name) for part in arithmetic.products(stored_K)]
-        if not all(np.isfinite(part).all() for part in of_tensor):
-            weights.refuse_not_finite(name)
-        parts += of_tensor
-    return add_up(parts)
 
 
 def copy_model_files(init: Checkpoint, publication: Publication, prefix: str) -> None:
