@@ -85,6 +85,10 @@ class Artifact:
         pieces[0] = pieces[0][start - first * size :]
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
+    def read_into(self, name: str, start: int, end: int, target: memoryview) -> None:
+        """As read_range, into `target`, which has `end - start` bytes; CorruptError where the file ends before."""
+        target[:] = self.read_range(name, start, end)
+
     def download(self, folder: Path, *, prefix: str = "") -> Path:
         """Verified copies of the files under `prefix`, the prefix cut off; hard links where store and folder share a disk.
 

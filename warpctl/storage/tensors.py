@@ -97,16 +97,31 @@ class Checkpoint:
         start, end = tensor.start + elements.start * itemsize, tensor.start + elements.stop * itemsize
         return as_stored(self.artifact.read_range(tensor.file, start, end), tensor.dtype)
 
-    def read_flat(self, names: Iterable[str]) -> dict[str, Stored]:
-        """Several tensors, flattened, in their stored types, with as few requests as neighbours allow."""
+    def part_bytes(self, name: str, elements: slice) -> int:
+        """Size of some elements of a tensor as they are stored."""
+        return int(elements.stop - elements.start) * DTYPES[self.tensors[name].dtype].itemsize
+
+    def read_part_into(self, name: str, elements: slice, buffer: memoryview) -> Stored:
+        """As read_part, as a view of `buffer`, which must have just that many bytes."""
+        tensor = self.tensors[name]
+        start = tensor.start + elements.start * DTYPES[tensor.dtype].itemsize
+        self.artifact.read_into(tensor.file, start, start + buffer.nbytes, buffer)
+        return as_stored(buffer.toreadonly(), tensor.dtype)
+
+    def flat_bytes(self, names: Iterable[str]) -> int:
+        """Size of the buffer that read_flat_into needs for these tensors."""
+        return sum(run[-1].end - run[0].start for run in _neighbours([self.tensors[name] for name in names]))
+
+    def read_flat_into(self, names: Iterable[str], buffer: memoryview) -> dict[str, Stored]:
+        """Several tensors, flattened, in their stored types, as views of `buffer`, with as few requests as neighbours allow."""
         stored: dict[str, Stored] = {}
         for run in _neighbours([self.tensors[name] for name in names]):
-            first = run[0].start
-            data = memoryview(self.artifact.read_range(run[0].file, first, run[-1].end))
+            first, end = run[0].start, run[-1].end
+            data, buffer = buffer[: end - first], buffer[end - first :]
+            self.artifact.read_into(run[0].file, first, end, data)
             for tensor in run:
-                stored[tensor.name] = np.frombuffer(
-                    data[tensor.start - first : tensor.end - first], DTYPES[tensor.dtype]
-                )
+                part = data[tensor.start - first : tensor.end - first]
+                stored[tensor.name] = as_stored(part.toreadonly(), tensor.dtype)
         return stored
 
 

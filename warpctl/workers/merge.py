@@ -2,7 +2,7 @@
 
 One streaming pass over the weights (Algorithm 1, lines 12 and 13): for each group read the M + 1 slices, take their inner
 products, then write the merged policy and the next init, both float32, each value rounded once. The policies are merged,
-never their EMAs. numpy and numba only. A group is held in memory unless it exceeds MAX_HELD_BYTES; then it is read twice, in parts.
+never their EMAs. numpy and numba only. What fits the stage's memory is read once, a larger group twice, in parts.
 
 Publishes merged/ and next-init/ (each a whole model: weights, config, tokenizer) and merge.json. Of several shards, those
 that an earlier attempt finished are kept. It evaluates nothing.
@@ -24,14 +24,14 @@ from warpctl.storage.tensors import Checkpoint
 from warpctl.workers.harness import Context, run
 from warpctl.workers.merge_output import MERGED, NEXT_INIT, MergeOutput
 from warpctl.workers.merge_sources import Source, Sources
-from warpctl.workers.merge_weights import MAX_HELD_BYTES, merge_weights
+from warpctl.workers.merge_weights import DEFAULT_MEMORY_BYTES, merge_weights, plan_groups
 from warpctl.workers.model_config import CONFIG, config_with_dtype
 
 REPORT = "merge.json"
 
 
-def main(context: Context, *, max_shard_bytes: int = MAX_SHARD_BYTES, max_held_bytes: int = MAX_HELD_BYTES) -> None:
-    """The merge stage. Neither limit changes a value that is written."""
+def main(context: Context, *, max_shard_bytes: int = MAX_SHARD_BYTES) -> None:
+    """The merge stage. Neither limit, of shards or of memory, changes a value that is written."""
     task = merge_task(context.stage_input)
     roles = ("init", *member_roles(context.stage_input))
     sources = Sources.check([open_source(context.store, context.stage_input.input(role)) for role in roles])
@@ -46,14 +46,22 @@ def main(context: Context, *, max_shard_bytes: int = MAX_SHARD_BYTES, max_held_b
         specs=sources.specs,
         max_shard_bytes=max_shard_bytes,
     )
-    context.log.info("merging", members=len(roles) - 1, tensors=len(sources.specs), shards_kept=output.num_kept)
+    memory_bytes = context.stage_input.resources.memory_bytes or DEFAULT_MEMORY_BYTES
+    plans = plan_groups(sources, task, memory_bytes=memory_bytes)
+    context.log.info(
+        "merging",
+        members=len(roles) - 1,
+        groups=len(plans),
+        read_twice=sum(plan.is_read_twice for plan in plans),
+        shards_kept=output.num_kept,
+    )
 
     def on_group(number: int, count: int) -> None:
         context.stop.raise_if_set()
         context.report_progress(number, count, "groups")
 
     with output:
-        diagnostics = merge_weights(sources, task, output, on_group=on_group, max_held_bytes=max_held_bytes)
+        diagnostics = merge_weights(sources, task, output, on_group=on_group, memory_bytes=memory_bytes)
     for group in diagnostics:
         if group.degenerate:
             context.log.warning("no slerp here, lerp instead", group=group.group, because=group.degenerate)

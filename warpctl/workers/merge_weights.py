@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Protocol
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -11,15 +12,21 @@ import numpy.typing as npt
 from warpctl.errors import NumericsError
 from warpctl.merging.diagnostics import GroupDiagnostics, diagnose
 from warpctl.merging.groups import Group, split_into_groups
-from warpctl.merging.slerp import slerp
+from warpctl.merging.slerp import Slerp, slerp
 from warpctl.merging.task_vector import Float64, add_up, task_gram
 from warpctl.spec.stage_input import MergeTask
 from warpctl.workers.merge_arithmetic import MergeArithmetic
-from warpctl.workers.merge_sources import GroupWeights, Sources
+from warpctl.workers.merge_reading import GroupPlan, Reader, loads_of, plan_group
+from warpctl.workers.merge_sources import Sources
 
-MAX_HELD_BYTES = 4 * 1024**3
+MIB = 1024**2
+DEFAULT_MEMORY_BYTES = 1024 * MIB
+OVERHEAD_BYTES = 256 * MIB
+"""Measured: python with numpy, numba and a store's library, the chunks that inputs keep, output buffers."""
+LEAST_WEIGHTS_BYTES = 32 * MIB
 
 Float32 = npt.NDArray[np.float32]
+Stored = npt.NDArray[Any]
 
 
 class Output(Protocol):
@@ -48,49 +55,91 @@ def merge_weights(
     output: Output,
     *,
     on_group: Callable[[int, int], None],
-    max_held_bytes: int = MAX_HELD_BYTES,
+    memory_bytes: int = DEFAULT_MEMORY_BYTES,
 ) -> list[GroupDiagnostics]:
-    """Merge all weights of `sources` into `output`. `on_group(number, count)` is called before each group, and may raise."""
-    groups = split_into_groups((spec.name for spec in sources.specs), task.granularity)
+    """Merge all weights of `sources` into `output`. `on_group(number, count)` is called before each group, and may raise.
+
+    `memory_bytes`: of the whole process, see weights_bytes.
+    """
+    plans = plan_groups(sources, task, memory_bytes=memory_bytes, needs=output.needs)
+    unfinished = [plan for plan in plans if output.finished(plan.group) is None]
     diagnostics: list[GroupDiagnostics] = []
-    with MergeArithmetic(len(sources.all)) as arithmetic:
-        for number, group in enumerate(groups):
-            on_group(number, len(groups))
-            known = output.finished(group)
-            if known is None:
-                weights = sources.group(group.tensors, max_held_bytes=max_held_bytes)
-                known = _merge_group(weights, group, task, output, arithmetic)
-            diagnostics.append(known)
+    with (
+        MergeArithmetic(len(sources.all)) as arithmetic,
+        Reader(sources, loads_of(unfinished), max_bytes=weights_bytes(memory_bytes)) as reader,
+    ):
+        merging = _Merging(sources, reader, arithmetic, task, output)
+        for number, plan in enumerate(plans):
+            on_group(number, len(plans))
+            diagnostics.append(output.finished(plan.group) or merging.group(plan))
             output.save_state(diagnostics)
     return diagnostics
 
 
-def _merge_group(
-    weights: GroupWeights, group: Group, task: MergeTask, output: Output, arithmetic: MergeArithmetic
-) -> GroupDiagnostics:
-    """Coefficients from the inner products of the group, then its merged policy and next init, part by part."""
-    products_KK = _inner_products(weights, group, arithmetic)
-    coefficients = slerp(task_gram(products_KK), task.order)
-    liti_rate = float(task.liti_rate)
-    for name in filter(output.needs, group.tensors):
-        for stored_K in weights.windows(name):
+def plan_groups(
+    sources: Sources,
+    task: MergeTask,
+    *,
+    memory_bytes: int = DEFAULT_MEMORY_BYTES,
+    needs: Callable[[str], bool] = lambda _: True,
+) -> tuple[GroupPlan, ...]:
+    """The groups in order, and how each is read; `needs` says which tensors are still to be written."""
+    groups = split_into_groups((spec.name for spec in sources.specs), task.granularity)
+    return tuple(plan_group(sources, group, needs, max_bytes=weights_bytes(memory_bytes)) for group in groups)
+
+
+def weights_bytes(memory_bytes: int) -> int:
+    """What of a process's memory its buffers of weights may take: not what python, its libraries and the store's chunks need."""
+    return max(memory_bytes - memory_bytes // 5 - OVERHEAD_BYTES, LEAST_WEIGHTS_BYTES)
+
+
+@dataclass(frozen=True)
+class _Merging:
+    sources: Sources
+    reader: Reader
+    arithmetic: MergeArithmetic
+    task: MergeTask
+    output: Output
+
+    def group(self, plan: GroupPlan) -> GroupDiagnostics:
+        """Coefficients from the inner products of the group, then its merged policy and next init, part by part."""
+        if plan.is_read_twice:
+            parts = []
+            for load in plan.products:
+                with self.reader.take(load) as weights:
+                    parts += self._products(weights)
+            products_KK = add_up(parts)
+            coefficients = slerp(task_gram(products_KK), self.task.order)
+            for load in plan.combination:
+                with self.reader.take(load) as weights:
+                    self._combine(weights, coefficients)
+        else:
+            with self.reader.take(plan.combination[0]) as weights:
+                products_KK = add_up(self._products(weights))
+                coefficients = slerp(task_gram(products_KK), self.task.order)
+                self._combine(weights, coefficients)
+        return diagnose(plan.group, products_KK, coefficients)
+
+    def _products(self, weights: Mapping[str, Sequence[Stored]]) -> list[Float64]:
+        """Of init and task vectors, (K, K) for each block; NumericsError names the first NaN or Inf."""
+        parts = []
+        for name, stored_K in weights.items():
+            of_tensor = self.arithmetic.products(stored_K)
+            if not all(np.isfinite(part).all() for part in of_tensor):
+                self.sources.refuse_not_finite(name)
+            parts += of_tensor
+        return parts
+
+    def _combine(self, weights: Mapping[str, Sequence[Stored]], coefficients: Slerp) -> None:
+        liti_rate = float(self.task.liti_rate)
+        for name in filter(self.output.needs, sorted(weights)):
             try:
-                for merged_N, next_init_N in arithmetic.combine(stored_K, coefficients.weights, liti_rate=liti_rate):
-                    output.append(name, merged_N, next_init_N)
+                for merged_N, next_init_N in self.arithmetic.combine(
+                    weights[name], coefficients.weights, liti_rate=liti_rate
+                ):
+                    self.output.append(name, merged_N, next_init_N)
             except FloatingPointError as error:
                 raise NumericsError(
                     f"merging tensor {name} gives values beyond float32",
                     hint="the inputs are close to its limit of 3.4e38",
                 ) from error
-    return diagnose(group, products_KK, coefficients)
-
-
-def _inner_products(weights: GroupWeights, group: Group, arithmetic: MergeArithmetic) -> Float64:
-    """Of init and task vectors over all tensors of the group, (K, K); NumericsError names the first NaN or Inf."""
-    parts = []
-    for name in group.tensors:
-        of_tensor = [part for stored_K in weights.windows(name) for part in arithmetic.products(stored_K)]
-        if not all(np.isfinite(part).all() for part in of_tensor):
-            weights.refuse_not_finite(name)
-        parts += of_tensor
-    return add_up(parts)

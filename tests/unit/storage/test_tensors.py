@@ -58,7 +58,7 @@ def test_a_tensor_reads_the_same_whatever_the_dtype_and_sharding(store, dtype, s
     checkpoint = opened(store, model_files(WEIGHTS, dtype=dtype, shards=shards))
     assert list(checkpoint.tensors) == NAMES
     expected = rounded(WEIGHTS, dtype)
-    flat = checkpoint.read_flat(NAMES)
+    flat = checkpoint.read_flat_into(NAMES, memoryview(bytearray(checkpoint.flat_bytes(NAMES))))
     for name in NAMES:
         assert checkpoint.read(name).tobytes() == expected[name].tobytes()
         assert checkpoint.read(name).shape == tuple(SHAPES[name])
@@ -68,7 +68,10 @@ def test_a_tensor_reads_the_same_whatever_the_dtype_and_sharding(store, dtype, s
 def test_part_of_a_tensor_is_read_by_its_elements(store):
     checkpoint = opened(store, model_files(WEIGHTS))
     name = "model.embed_tokens.weight"
-    assert checkpoint.read_part(name, slice(5, 9)).tolist() == WEIGHTS[name].ravel()[5:9].tolist()
+    wanted = WEIGHTS[name].ravel()[5:9].tolist()
+    assert checkpoint.read_part(name, slice(5, 9)).tolist() == wanted
+    buffer = memoryview(bytearray(checkpoint.part_bytes(name, slice(5, 9))))
+    assert checkpoint.read_part_into(name, slice(5, 9), buffer).tolist() == wanted
 
 
 def test_what_is_read_may_be_changed_by_its_reader(store):
@@ -83,11 +86,15 @@ def test_neighbouring_tensors_are_read_with_one_request_and_far_ones_apart(store
     files = {"model.safetensors": safetensors_bytes([(name, value, "F32") for name, value in far.items()])}
     checkpoint = opened(store, files)
     requests = []
-    read_range = Artifact.read_range
-    monkeypatch.setattr(Artifact, "read_range", lambda self, *args: (requests.append(args), read_range(self, *args))[1])
-    assert checkpoint.read_flat(["a", "b", "c"])["c"].tolist() == [1, 1, 1, 1]
+    read_into = Artifact.read_into
+    monkeypatch.setattr(Artifact, "read_into", lambda self, *args: (requests.append(args), read_into(self, *args))[1])
+
+    def read(*names: str) -> dict[str, np.ndarray]:
+        return checkpoint.read_flat_into(names, memoryview(bytearray(checkpoint.flat_bytes(names))))
+
+    assert read("a", "b", "c")["c"].tolist() == [1, 1, 1, 1]
     assert len(requests) == 1
-    checkpoint.read_flat(["a", "c"])
+    assert read("a", "c")["c"].tolist() == [1, 1, 1, 1]
     assert len(requests) == 3
 
 
