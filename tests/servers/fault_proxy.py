@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import random
 import socket
 import struct
 import threading
@@ -63,6 +64,12 @@ class FaultProxy:
     seen: list[tuple[str, str]] = field(default_factory=list)
     lock: Any = field(default_factory=threading.Lock)
     conditional: Any = field(default_factory=threading.Lock)
+    share: float = 0.0
+    """Of the requests without an order, this share meets one of `some_faults`, by chance."""
+    some_faults: tuple[Fault, ...] = ()
+    chance: random.Random = field(default_factory=lambda: random.Random(7))
+    num_failed: int = 0
+    """By chance."""
 
     @property
     def endpoint(self) -> str:
@@ -78,6 +85,7 @@ class FaultProxy:
         with self.lock:
             self.orders.clear()
             self.seen.clear()
+            self.share, self.num_failed = 0.0, 0
 
     def take(self, method: str, target: str) -> Fault | None:
         """The fault for this request, used up."""
@@ -87,6 +95,9 @@ class FaultProxy:
                 if order.times and order.method in ("", method) and order.contains in target:
                     order.times -= 1
                     return order.fault
+            if self.chance.random() < self.share:
+                self.num_failed += 1
+                return self.chance.choice(self.some_faults)
             return None
 
 
