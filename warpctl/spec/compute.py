@@ -18,8 +18,9 @@ class StageCompute(SpecModel):
     """Resources of one stage kind."""
 
     nodes: Annotated[int, Ge(1), Le(256)] = 1
-    """Pods that work on one stage together; torchrun's PET_* tell them of each other. The workers of 0.1 compute on one device and
-    do not divide a stage: every further node repeats its work, and the first to publish wins. Leave it at 1."""
+    """Pods that work on one stage together; torchrun's PET_* tell them of each other. Those of a merge share its output's files out
+    among themselves, and the last one publishes. The workers of rl and evaluate compute on one device in 0.1 and do not divide a
+    stage: every further node repeats its work, and the first to publish wins. Leave theirs at 1."""
     gpus: Annotated[int, Ge(0), Le(64)] = 0
     """GPUs of each node."""
     cpu: Quantity | None = None

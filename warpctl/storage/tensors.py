@@ -6,7 +6,7 @@ What arrives may be float32, bfloat16 or float16, in any sharding; what is writt
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from types import TracebackType
@@ -185,7 +185,7 @@ class CheckpointWriter:
     """Writes a checkpoint in the canonical layout, tensor after tensor in sorted order, without holding it.
 
     Use it as a context manager: left by an exception it leaves no half-written shard; left cleanly, all tensors must
-    have been written whole. The first `num_finished` shards are an earlier attempt's: writing starts behind them.
+    have been written whole. Shards whose files are in `others` are written by somebody else, or were: they are passed over.
     """
 
     def __init__(
@@ -196,15 +196,16 @@ class CheckpointWriter:
         specs: Iterable[TensorSpec],
         dtype: str = "F32",
         max_shard_bytes: int = MAX_SHARD_BYTES,
-        num_finished: int = 0,
+        others: Collection[str] = (),
     ) -> None:
         self.shards = split_into_shards(specs, dtype=dtype, max_shard_bytes=max_shard_bytes)
-        self.num_closed = num_finished
-        """Shards that are complete, counted from the first."""
+        self.closed: list[str] = []
+        """Files of the shards that are complete."""
         self._publication = publication
         self._prefix = prefix
         self._dtype = dtype
-        self._remaining = iter([(shard, tensor) for shard in self.shards[num_finished:] for tensor in shard.tensors])
+        mine = (shard for shard in self.shards if shard.file not in others)
+        self._remaining = iter([(shard, tensor) for shard in mine for tensor in shard.tensors])
         self._shard: Shard | None = None
         self._tensor: TensorInfo | None = None
         self._missing_elements = 0
@@ -245,7 +246,8 @@ class CheckpointWriter:
 
     def _close_shard(self) -> None:
         self._stack.close()
-        self.num_closed += self._shard is not None
+        if self._shard is not None:
+            self.closed.append(self._shard.file)
         self._shard = self._sink = None
 
     def __enter__(self) -> Self:

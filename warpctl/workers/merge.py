@@ -45,6 +45,8 @@ def main(context: Context, *, max_shard_bytes: int = MAX_SHARD_BYTES) -> None:
         context.stage_input,
         specs=sources.specs,
         max_shard_bytes=max_shard_bytes,
+        rank=context.rank,
+        num_nodes=context.num_nodes,
     )
     memory_bytes = context.stage_input.resources.memory_bytes or DEFAULT_MEMORY_BYTES
     plans = plan_groups(sources, task, memory_bytes=memory_bytes)
@@ -62,23 +64,28 @@ def main(context: Context, *, max_shard_bytes: int = MAX_SHARD_BYTES) -> None:
 
     with output:
         diagnostics = merge_weights(sources, task, output, on_group=on_group, memory_bytes=memory_bytes)
-    for group in diagnostics:
+    output.save_state(diagnostics)
+    whole = output.whole([plan.group for plan in plans])
+    if whole is None:
+        context.log.info("other nodes are still at work: the last one publishes")
+        return
+    for group in whole:
         if group.degenerate:
             context.log.warning("no slerp here, lerp instead", group=group.group, because=group.degenerate)
 
-    summary = summarise(diagnostics)
+    summary = summarise(whole)
     report = {
         "members": roles[1:],
         **task.model_dump(mode="json", by_alias=True, exclude={"kind"}),
         "tiedCopies": sources.tied_copies,
         "summary": summary,
-        "groups": [group.to_json() for group in diagnostics],
+        "groups": [group.to_json() for group in whole],
     }
     init = sources.all[0].checkpoint
     for prefix in (MERGED, NEXT_INIT):
         copy_model_files(init, context.publication, prefix)
     context.publication.write_file(REPORT, _json(report))
-    context.report_progress(len(diagnostics), len(diagnostics), "groups")
+    context.report_progress(len(whole), len(whole), "groups")
     context.publication.commit(outcome=summary, gpu_seconds=context.gpu_seconds())
 
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from warpctl.errors import NumericsError
 from warpctl.merging.diagnostics import GroupDiagnostics, diagnose
-from warpctl.merging.groups import Group, split_into_groups
+from warpctl.merging.groups import split_into_groups
 from warpctl.merging.slerp import Slerp, slerp
 from warpctl.merging.task_vector import Float64, add_up, task_gram
 from warpctl.spec.stage_input import MergeTask
@@ -36,10 +36,6 @@ class Output(Protocol):
         """Whether this tensor is still to be written."""
         ...
 
-    def finished(self, group: Group) -> GroupDiagnostics | None:
-        """Diagnostics of a group of which nothing is left to write, None for another."""
-        ...
-
     def append(self, tensor: str, merged_N: Float32, next_init_N: Float32) -> None:
         """The next values of a tensor; tensors come in sorted order."""
         ...
@@ -57,21 +53,22 @@ def merge_weights(
     on_group: Callable[[int, int], None],
     memory_bytes: int = DEFAULT_MEMORY_BYTES,
 ) -> list[GroupDiagnostics]:
-    """Merge all weights of `sources` into `output`. `on_group(number, count)` is called before each group, and may raise.
+    """Merge what `output` needs of `sources`: diagnostics of the groups that have a part in it.
 
+    `on_group(number, count)` is called before each group, and may raise.
     `memory_bytes`: of the whole process, see weights_bytes.
     """
     plans = plan_groups(sources, task, memory_bytes=memory_bytes, needs=output.needs)
-    unfinished = [plan for plan in plans if output.finished(plan.group) is None]
+    needed = [plan for plan in plans if any(map(output.needs, plan.group.tensors))]
     diagnostics: list[GroupDiagnostics] = []
     with (
         MergeArithmetic(len(sources.all)) as arithmetic,
-        Reader(sources, loads_of(unfinished), max_bytes=weights_bytes(memory_bytes)) as reader,
+        Reader(sources, loads_of(needed), max_bytes=weights_bytes(memory_bytes)) as reader,
     ):
         merging = _Merging(sources, reader, arithmetic, task, output)
-        for number, plan in enumerate(plans):
-            on_group(number, len(plans))
-            diagnostics.append(output.finished(plan.group) or merging.group(plan))
+        for number, plan in enumerate(needed):
+            on_group(len(plans) - len(needed) + number, len(plans))
+            diagnostics.append(merging.group(plan))
             output.save_state(diagnostics)
     return diagnostics
 

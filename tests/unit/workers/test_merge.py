@@ -429,7 +429,7 @@ def test_stopped_between_any_two_groups_and_started_again_the_output_is_the_same
     store = interrupted(first, groups=groups, max_shard_bytes=400)
     assert store.stat(artifacts.marker("merge", KEY)) is None
     second = merge_stage(storage, inputs, granularity=granularity, attempt="a2")
-    interrupted(second, groups=max(groups, 4), max_shard_bytes=400)
+    interrupted(second, groups=1, max_shard_bytes=400)
     again = run_merge(merge_stage(storage, inputs, granularity=granularity, attempt="a3"), max_shard_bytes=400)
     assert {name: again.read(name) for name in again.names()} == expected
     assert again.manifest.content_digest == whole.manifest.content_digest
