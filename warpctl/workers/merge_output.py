@@ -13,7 +13,6 @@ from contextlib import ExitStack
 from types import TracebackType
 from typing import Any, Self
 
-import numpy as np
 import numpy.typing as npt
 
 from warpctl import artifacts
@@ -24,16 +23,19 @@ from warpctl.storage.manifest import FileEntry
 from warpctl.storage.publish import Publication
 from warpctl.storage.store import Store
 from warpctl.storage.tensors import CheckpointWriter, TensorSpec
+from warpctl.workers.merge_arithmetic import Product
 
 MERGED = "merged/"
 NEXT_INIT = "next-init/"
 STATE = "merge.json"
 
-Float32 = npt.NDArray[np.float32]
+Stored = npt.NDArray[Any]
 
 
 class MergeOutput:
     """Two checkpoints of the same layout. Use it as a context manager, as CheckpointWriter."""
+
+    wanted: tuple[Product, ...] = (Product("merged", "F32"), Product("next-init", "F32"))
 
     def __init__(
         self,
@@ -71,9 +73,9 @@ class MergeOutput:
         """Diagnostics of a group of which nothing is left to write, None for another."""
         return None if any(self.needs(name) for name in group.tensors) else self._finished.get(group.name)
 
-    def append(self, tensor: str, merged_N: Float32, next_init_N: Float32) -> None:
-        """The next values of a tensor; tensors come in sorted order."""
-        for writer, values_N in zip(self._writers, (merged_N, next_init_N), strict=True):
+    def append(self, tensor: str, values: Sequence[Stored]) -> None:
+        """The next values of a tensor, an array for each of `wanted`; tensors come in sorted order."""
+        for writer, values_N in zip(self._writers, values, strict=True):
             writer.append(tensor, values_N)
 
     def save_state(self, diagnostics: Sequence[GroupDiagnostics]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -14,16 +14,19 @@ from warpctl.merging.groups import Group, split_into_groups
 from warpctl.merging.slerp import slerp
 from warpctl.merging.task_vector import Float64, add_up, task_gram
 from warpctl.spec.stage_input import MergeTask
-from warpctl.workers.merge_arithmetic import MergeArithmetic
+from warpctl.workers.merge_arithmetic import MergeArithmetic, Product
 from warpctl.workers.merge_sources import GroupWeights, Sources
 
 MAX_HELD_BYTES = 4 * 1024**3
 
-Float32 = npt.NDArray[np.float32]
+Stored = npt.NDArray[Any]
 
 
 class Output(Protocol):
     """Where merged policy and next init go."""
+
+    wanted: tuple[Product, ...]
+    """What `append` gets, in this order."""
 
     def needs(self, tensor: str) -> bool:
         """Whether this tensor is still to be written."""
@@ -33,8 +36,8 @@ class Output(Protocol):
         """Diagnostics of a group of which nothing is left to write, None for another."""
         ...
 
-    def append(self, tensor: str, merged_N: Float32, next_init_N: Float32) -> None:
-        """The next values of a tensor; tensors come in sorted order."""
+    def append(self, tensor: str, values: Sequence[Stored]) -> None:
+        """The next values of a tensor, an array for each of `wanted`, not to be kept; tensors come in sorted order."""
         ...
 
     def save_state(self, diagnostics: Sequence[GroupDiagnostics]) -> None:
@@ -53,7 +56,7 @@ def merge_weights(
     """Merge all weights of `sources` into `output`. `on_group(number, count)` is called before each group, and may raise."""
     groups = split_into_groups((spec.name for spec in sources.specs), task.granularity)
     diagnostics: list[GroupDiagnostics] = []
-    with MergeArithmetic(len(sources.all)) as arithmetic:
+    with MergeArithmetic(output.wanted) as arithmetic:
         for number, group in enumerate(groups):
             on_group(number, len(groups))
             known = output.finished(group)
@@ -75,11 +78,11 @@ def _merge_group(
     for name in filter(output.needs, group.tensors):
         for stored_K in weights.windows(name):
             try:
-                for merged_N, next_init_N in arithmetic.combine(stored_K, coefficients.weights, liti_rate=liti_rate):
-                    output.append(name, merged_N, next_init_N)
+                for values in arithmetic.combine(stored_K, coefficients.weights, liti_rate=liti_rate):
+                    output.append(name, values)
             except FloatingPointError as error:
                 raise NumericsError(
-                    f"merging tensor {name} gives values beyond float32",
+                    f"merging tensor {name} gives values beyond {_types(output.wanted)}",
                     hint="the inputs are close to its limit of 3.4e38",
                 ) from error
     return diagnose(group, products_KK, coefficients)
@@ -89,8 +92,12 @@ def _inner_products(weights: GroupWeights, group: Group, arithmetic: MergeArithm
     """Of init and task vectors over all tensors of the group, (K, K); NumericsError names the first NaN or Inf."""
     parts = []
     for name in group.tensors:
-        of_tensor = [part for stored_K in weights.windows(name) for part in arithmetic.products(stored_K)]
-        if not all(np.isfinite(part).all() for part in of_tensor):
+        of_tensor = [arithmetic.inner_products(stored_K) for stored_K in weights.windows(name)]
+        if not all(np.isfinite(part_BKK).all() for part_BKK in of_tensor):
             weights.refuse_not_finite(name)
         parts += of_tensor
-    return add_up(parts)
+    return add_up(np.concatenate(parts))
+
+
+def _types(wanted: Sequence[Product]) -> str:
+    return "bfloat16" if any(product.dtype == "BF16" for product in wanted) else "float32"
