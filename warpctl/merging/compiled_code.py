@@ -24,8 +24,6 @@ def prepare() -> None:
     """Set numba's environment, as far as the user has not: what is compiled in one place must be found in the other."""
     if "numba" in sys.modules:  # it reads its environment once
         return
-    # A sum of eight lanes is eight scalars in source; this makes them registers of four or eight.
-    os.environ.setdefault("NUMBA_SLP_VECTORIZE", "1")
     if platform.machine() == "x86_64" and "NUMBA_CPU_NAME" not in os.environ and _has_avx2():
         os.environ["NUMBA_CPU_NAME"] = CPU
         os.environ["NUMBA_CPU_FEATURES"] = ""  # those of the name, and no more that this machine has

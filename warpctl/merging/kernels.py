@@ -1,47 +1,79 @@
-"""The merge's inner loops, compiled by numba: weights widened, inner products, combination with one rounding.
+"""The merge's inner loops, compiled by numba: inner products, and the combination with one rounding.
 
-They give the bits that numpy gives (task_vector.py and liti.py, which the tests hold them to): sums are taken in the order of
-numpy's pairwise summation, and nothing is contracted or reordered. They release the interpreter's lock.
+They read weights as they are stored, in pieces whose float64 stays in the first cache, and give the bits that numpy gives
+(task_vector.py and liti.py, which the tests hold them to): nothing is contracted or reordered, on any machine. The loops are
+written so that LLVM makes vectors of them. They release the interpreter's lock.
 
 Imported by the merge worker alone: numba takes some tenths of a second to import and is no business of the controller's.
 Compiled code is kept where compiled_code.py says.
 """
 
+# ruff: noqa: E402, PLR0917  # numba reads its environment when it is imported; its signatures know positions only
+
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from functools import lru_cache
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from warpctl.merging import compiled_code
+from warpctl.merging.task_vector import BLOCK_ELEMENTS, LANES
 
 compiled_code.prepare()
 
 import numba
+from llvmlite import ir
+from numba.extending import intrinsic
 
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
-Int64 = npt.NDArray[np.int64]
+UInt16 = npt.NDArray[np.uint16]
 Stored = npt.NDArray[Any]
 
-LEAF = 128
-"""Elements that numpy's pairwise summation adds up in eight lanes; above it, it halves."""
-_CHUNK = 512
+_ROWS = 8
+"""Rows of LANES elements in a piece."""
+_PIECE = _ROWS * LANES
+
+_KINDS: Final = {np.dtype(np.float32): 0, np.dtype(np.float16): 1, np.dtype(np.uint16): 2}
+_FLOAT32, _FLOAT16, _BFLOAT16 = 0, 1, 2
+
 _MAGNITUDE = np.uint32(0x7FFFFFFF)
 _INFINITY = np.uint32(0x7F800000)
+_BELOW_HALF = np.uint32(0x7FFF)
+_ONE, _SIXTEEN = np.uint32(1), np.uint32(16)
 _TWO_TO_112 = np.float32(2.0**112)
+_TWO_TO_100 = 2.0**100
 
 
-def _widening(stored: Any) -> Any:
-    """Of a kernel that widens: what is read from a store may not be written to."""
-    return numba.void(numba.types.Array(stored, 1, "C", readonly=True), numba.float64[::1])
+class Inputs:
+    """K flat tensors of the same size as they are stored: float32, float16, or bfloat16 as uint16, mixed.
+
+    They may begin at any address and be read-only. ValueError when they are anything else: kernels take addresses on trust.
+    """
+
+    def __init__(self, stored_K: Sequence[Stored]) -> None:
+        for stored_N in stored_K:
+            if stored_N.dtype not in _KINDS or stored_N.shape != (stored_K[0].size,) or not stored_N.flags.c_contiguous:
+                raise ValueError(f"{stored_N.dtype} {stored_N.shape} beside {stored_K[0].shape}")
+        self.size = stored_K[0].size
+        self.kinds_K = np.array([_KINDS[stored_N.dtype] for stored_N in stored_K], np.int64)
+        self.addresses_K = np.array([stored_N.__array_interface__["data"][0] for stored_N in stored_K], np.uint64)
+        self._alive = tuple(stored_K)
 
 
-def _compiled(signature: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+class Rounded(NamedTuple):
+    """Where a result goes, rounded to one type, to both or to none: (N,) each, or empty where it is not wanted."""
+
+    float32_N: Float32
+    bfloat16_N: UInt16
+
+
+def _compiled(signature: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """A kernel: compiled, or found compiled, when this module is imported, and with it the loops that it calls."""
+
     def compile_it(function: Callable[..., Any]) -> Callable[..., Any]:
         try:
             return numba.njit(signature, nogil=True, cache=True)(function)  # type: ignore[no-any-return]
@@ -51,188 +83,258 @@ def _compiled(signature: Any) -> Callable[[Callable[..., Any]], Callable[..., An
     return compile_it
 
 
-@_compiled(_widening(numba.uint16))
-def _widen_bfloat16(stored_N: Any, wide_N: Any) -> None:
-    bits = np.empty(_CHUNK, np.uint32)
-    values = bits.view(np.float32)
-    for start in range(0, stored_N.size, _CHUNK):
-        stored, wide = stored_N[start : start + _CHUNK], wide_N[start : start + _CHUNK]
-        for i in range(stored.size):
-            bits[i] = np.uint32(stored[i]) << np.uint32(16)
-        for i in range(stored.size):
-            wide[i] = values[i]
+_loop: Callable[[Callable[..., Any]], Callable[..., Any]] = numba.njit(nogil=True)
+"""Compiled within the kernels that call it."""
 
 
-@_compiled(_widening(numba.uint16))
-def _widen_float16(stored_N: Any, wide_N: Any) -> None:
-    """A half's exponent and fraction, moved to where a float32 has its own, are that half times 2**-112, subnormals too."""
-    bits = np.empty(_CHUNK, np.uint32)
-    values = bits.view(np.float32)
-    for start in range(0, stored_N.size, _CHUNK):
-        stored, wide = stored_N[start : start + _CHUNK], wide_N[start : start + _CHUNK]
-        for i in range(stored.size):
-            half = np.uint32(stored[i])
-            special = _INFINITY if (half & np.uint32(0x7C00)) == np.uint32(0x7C00) else np.uint32(0)
-            sign = (half & np.uint32(0x8000)) << np.uint32(16)
-            bits[i] = ((half & np.uint32(0x7FFF)) << np.uint32(13)) | sign | special
-        for i in range(stored.size):
-            wide[i] = values[i] * _TWO_TO_112
+def _load(builder: Any, bits: int, address: Any, index: Any) -> Any:
+    pointer = builder.inttoptr(address, ir.IntType(bits).as_pointer())
+    return builder.load(builder.gep(pointer, [index]), align=1)
 
 
-@_compiled(_widening(numba.float32))
-def _widen_float32(stored_N: Any, wide_N: Any) -> None:
-    for i in range(stored_N.size):
-        wide_N[i] = stored_N[i]
+@intrinsic  # type: ignore[untyped-decorator]
+def _uint16_at(_context: Any, _address: Any, _index: Any) -> Any:
+    """The uint16 that many places after an address, which need not be even."""
+    signature = numba.uint16(numba.uint64, numba.int64)
+    return signature, lambda _context, builder, _signature, arguments: _load(builder, 16, *arguments)
 
 
-@_compiled("float64(float64[::1], float64[::1], int64, int64)")
-def _leaf(a_N: Any, b_N: Any, start: int, size: int) -> Any:
-    """Inner product over at most LEAF elements, in the order of numpy's (multiply, then sum)."""
-    a, b = a_N[start : start + size], b_N[start : start + size]
-    if size < 8:
-        total = -0.0
-        for i in range(size):
-            total += a[i] * b[i]
-        return total
-    r0, r1, r2, r3 = a[0] * b[0], a[1] * b[1], a[2] * b[2], a[3] * b[3]
-    r4, r5, r6, r7 = a[4] * b[4], a[5] * b[5], a[6] * b[6], a[7] * b[7]
-    whole = size - size % 8
-    for eighth in range(1, size // 8):
-        at: Any = np.uint64(eighth) * np.uint64(8)
-        r0 += a[at] * b[at]
-        r1 += a[at + np.uint64(1)] * b[at + np.uint64(1)]
-        r2 += a[at + np.uint64(2)] * b[at + np.uint64(2)]
-        r3 += a[at + np.uint64(3)] * b[at + np.uint64(3)]
-        r4 += a[at + np.uint64(4)] * b[at + np.uint64(4)]
-        r5 += a[at + np.uint64(5)] * b[at + np.uint64(5)]
-        r6 += a[at + np.uint64(6)] * b[at + np.uint64(6)]
-        r7 += a[at + np.uint64(7)] * b[at + np.uint64(7)]
-    total = ((r0 + r1) + (r2 + r3)) + ((r4 + r5) + (r6 + r7))
-    for i in range(whole, size):
+@intrinsic  # type: ignore[untyped-decorator]
+def _uint32_at(_context: Any, _address: Any, _index: Any) -> Any:
+    signature = numba.uint32(numba.uint64, numba.int64)
+    return signature, lambda _context, builder, _signature, arguments: _load(builder, 32, *arguments)
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def _float32_of(_context: Any, _bits: Any) -> Any:
+    signature = numba.float32(numba.uint32)
+    return signature, lambda _context, builder, _signature, arguments: builder.bitcast(*arguments, ir.FloatType())
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def _bits_of(_context: Any, _value: Any) -> Any:
+    signature = numba.uint32(numba.float32)
+    return signature, lambda _context, builder, _signature, arguments: builder.bitcast(*arguments, ir.IntType(32))
+
+
+@_loop
+def _value(kind: int, address: Any, index: int) -> Any:
+    """One stored value, widened exactly. Inlined: LLVM asks for the kind once, before a loop, and not in it."""
+    if kind == _BFLOAT16:
+        return np.float64(_float32_of(np.uint32(_uint16_at(address, index)) << _SIXTEEN))
+    if kind == _FLOAT16:
+        # Its exponent and fraction, moved to where a float32 has its own, are this half times 2**-112, subnormals too.
+        half = np.uint32(_uint16_at(address, index))
+        special = _INFINITY if (half & np.uint32(0x7C00)) == np.uint32(0x7C00) else np.uint32(0)
+        sign = (half & np.uint32(0x8000)) << _SIXTEEN
+        small = _float32_of(((half & np.uint32(0x7FFF)) << np.uint32(13)) | sign | special)
+        return np.float64(small * _TWO_TO_112)
+    return np.float64(_float32_of(_uint32_at(address, index)))
+
+
+@_loop
+def _address_of(kind: int, address: Any, element: int) -> Any:
+    return address + np.uint64(element) * np.uint64(4 if kind == _FLOAT32 else 2)
+
+
+@_loop
+def _scaled(kind: int, address: Any, size: int, factor: float, result: Any) -> None:
+    for i in range(size):
+        result[i] = factor * _value(kind, address, i)
+
+
+@_loop
+def _difference(kind: int, address: Any, size: int, subtracted: Any, result: Any) -> None:
+    for i in range(size):
+        result[i] = _value(kind, address, i) - subtracted[i]
+
+
+@_loop
+def _first_two(first_factor: float, first: Any, kind: int, address: Any, size: int, factor: float, result: Any) -> None:
+    for i in range(size):
+        result[i] = first_factor * first[i] + factor * _value(kind, address, i)
+
+
+@_loop
+def _add(kind: int, address: Any, size: int, factor: float, result: Any) -> None:
+    for i in range(size):
+        result[i] += factor * _value(kind, address, i)
+
+
+@_loop
+def _add_rows(a: Any, b: Any, lanes: Any) -> None:
+    """The products of a whole piece, row after row; written out so that a lane stays in its register for all rows."""
+    for i in range(LANES):
+        total = lanes[i]
         total += a[i] * b[i]
-    return total
+        total += a[i + LANES] * b[i + LANES]
+        total += a[i + 2 * LANES] * b[i + 2 * LANES]
+        total += a[i + 3 * LANES] * b[i + 3 * LANES]
+        total += a[i + 4 * LANES] * b[i + 4 * LANES]
+        total += a[i + 5 * LANES] * b[i + 5 * LANES]
+        total += a[i + 6 * LANES] * b[i + 6 * LANES]
+        total += a[i + 7 * LANES] * b[i + 7 * LANES]
+        lanes[i] = total
 
 
-@_compiled("void(float64[::1], float64[::1])")
-def _subtract(weights_N: Any, init_N: Any) -> None:
-    for i in range(weights_N.size):
-        weights_N[i] -= init_N[i]
+@_loop
+def _halved(lanes: Any) -> Any:
+    """Sum of the lanes, the upper half added to the lower until one is left."""
+    half = LANES // 2
+    while half:
+        for i in range(half):
+            lanes[i] += lanes[i + half]
+        half //= 2
+    return lanes[0]
 
 
-@_compiled("void(float64[:,::1], int64[::1], int64[::1], float64[:,:,::1], float64[:,::1])")
-def _products(weights_KN: Any, leaves: Any, joins: Any, stack: Any, products_KK: Any) -> None:
-    """Row by row of a leaf while it is in the first cache; `stack` holds the sums of halves that wait for the other one."""
-    num_rows = weights_KN.shape[0]
-    top = start = 0
-    for leaf in range(leaves.size):
-        for row in range(1, num_rows):
-            _subtract(weights_KN[row, start : start + leaves[leaf]], weights_KN[0, start : start + leaves[leaf]])
-        for row in range(num_rows):
-            for column in range(row + 1):
-                stack[top, row, column] = _leaf(weights_KN[row], weights_KN[column], start, leaves[leaf])
-        top += 1
-        for _ in range(joins[leaf]):
-            top -= 1
+@_compiled("void(int64[::1], uint64[::1], int64, int64, float64[:,:,::1])")
+def _inner_products(kinds_K: Any, addresses_K: Any, start: int, stop: int, products_BKK: Any) -> None:
+    num_rows = kinds_K.size
+    wide_KN = np.empty((num_rows, _PIECE))
+    lanes_PL = np.empty((num_rows * (num_rows + 1) // 2, LANES))
+    for block in range(products_BKK.shape[0]):
+        lanes_PL[:] = 0.0
+        first = start + block * BLOCK_ELEMENTS
+        last = min(first + BLOCK_ELEMENTS, stop)
+        for element in range(first, last, _PIECE):
+            size = min(_PIECE, last - element)
+            if size < _PIECE:
+                wide_KN[:] = 0.0
+            for row in range(num_rows):
+                address = _address_of(kinds_K[row], addresses_K[row], element)
+                if row == 0:
+                    _scaled(kinds_K[0], address, size, 1.0, wide_KN[0])
+                else:
+                    _difference(kinds_K[row], address, size, wide_KN[0], wide_KN[row])
+            pair = 0
             for row in range(num_rows):
                 for column in range(row + 1):
-                    stack[top - 1, row, column] += stack[top, row, column]
-        start += leaves[leaf]
-    for row in range(num_rows):
-        for column in range(row + 1):
-            products_KK[row, column] = products_KK[column, row] = 0.0 + stack[0, row, column]
+                    _add_rows(wide_KN[row], wide_KN[column], lanes_PL[pair])
+                    pair += 1
+        pair = 0
+        for row in range(num_rows):
+            for column in range(row + 1):
+                products_BKK[block, row, column] = products_BKK[block, column, row] = _halved(lanes_PL[pair])
+                pair += 1
 
 
-@_compiled("void(float64[::1], float64, float64[::1], boolean)")
-def _add(sum_N: Any, factor: float, term_N: Any, is_first: bool) -> None:
-    if is_first:
-        for i in range(term_N.size):
-            sum_N[i] = factor * term_N[i]
-    else:
-        for i in range(term_N.size):
-            sum_N[i] += factor * term_N[i]
-
-
-@_compiled("boolean(float64[::1], float32[::1])")
-def _round(exact_N: Any, rounded_N: Any) -> bool:
+@_loop
+def _round_to_float32(exact_N: Any, rounded_N: Any) -> bool:
     """Whether all of them are finite: found in integers, whose maximum may be taken in any order, hence in vectors."""
-    for i in range(rounded_N.size):
-        rounded_N[i] = np.float32(exact_N[i])
-    bits_N = rounded_N.view(np.uint32)
     largest = np.uint32(0)
-    for i in range(bits_N.size):
-        largest = max(largest, bits_N[i] & _MAGNITUDE)
+    for i in range(rounded_N.size):
+        rounded = np.float32(exact_N[i])
+        rounded_N[i] = rounded
+        largest = max(largest, np.uint32(_bits_of(rounded) & _MAGNITUDE))
     return bool(largest < _INFINITY)
 
 
-@_compiled("boolean(float64[:,::1], float64[::1], float64, float32[::1], float32[::1])")
-def _combine(weights_KN: Any, factors_K: Any, liti_rate: float, merged_N: Any, next_init_N: Any) -> bool:
-    """Terms with factor 0 are left out, as in liti.py."""
-    merged, next_init = np.empty(_CHUNK), np.empty(_CHUNK)
+@_loop
+def _round_to_bfloat16(exact_N: Any, rounded_N: Any) -> bool:
+    """By way of float32, whose own rounding matters where it makes a tie of what was none: its error then decides.
+
+    The error is scaled, else it could vanish in float32; where that makes it Inf, its sign is what counts.
+    """
+    largest = np.uint32(0)
+    for i in range(rounded_N.size):
+        near = np.float32(exact_N[i])
+        error = np.float32((exact_N[i] - np.float64(near)) * _TWO_TO_100)
+        bits = _bits_of(near)
+        is_odd = (bits >> _SIXTEEN) & _ONE
+        is_farther_from_0 = np.uint32(((bits ^ _bits_of(error)) >> np.uint32(31)) ^ _ONE)
+        up = is_odd if error == np.float32(0) else is_farther_from_0
+        rounded = np.uint32(bits + _BELOW_HALF + up)
+        rounded_N[i] = np.uint16(rounded >> _SIXTEEN)
+        largest = max(largest, np.uint32(bits & _MAGNITUDE), np.uint32(rounded & _MAGNITUDE))
+    return bool(largest < _INFINITY)
+
+
+@_loop
+def _round(exact_N: Any, start: int, float32_N: Any, bfloat16_N: Any) -> bool:
     fits = True
-    for start in range(0, merged_N.size, _CHUNK):
-        end = min(start + _CHUNK, merged_N.size)
-        is_first = True
-        for row in range(weights_KN.shape[0]):
-            if factors_K[row] != 0.0:
-                _add(merged, factors_K[row], weights_KN[row, start:end], is_first)
-                is_first = False
-        if liti_rate != 1.0:
-            _add(next_init, 1.0 - liti_rate, weights_KN[0, start:end], True)
-        if liti_rate != 0.0:
-            _add(next_init, liti_rate, merged[: end - start], liti_rate == 1.0)
-        fits &= _round(merged, merged_N[start:end])
-        fits &= _round(next_init, next_init_N[start:end])
+    if float32_N.size:
+        fits &= _round_to_float32(exact_N, float32_N[start : start + exact_N.size])
+    if bfloat16_N.size:
+        fits &= _round_to_bfloat16(exact_N, bfloat16_N[start : start + exact_N.size])
     return fits
 
 
-def widen(stored_N: Stored, wide_N: Float64) -> None:
-    """float32, float16, or bfloat16 as uint16 into float64, exactly: (N,) each, contiguous."""
-    if not stored_N.flags.aligned:  # a tensor begins anywhere in what was read
-        stored_N = stored_N.copy()
-    if stored_N.dtype == np.uint16:
-        _widen_bfloat16(stored_N, wide_N)
-    elif stored_N.dtype == np.float16:
-        _widen_float16(stored_N.view(np.uint16), wide_N)
-    else:
-        _widen_float32(stored_N, wide_N)
+@_loop
+def _interpolate(init_factor: float, init: Any, merged_factor: float, merged: Any, next_init: Any) -> None:
+    for i in range(next_init.size):
+        next_init[i] = init_factor * init[i] + merged_factor * merged[i]
 
 
-def products(weights_KN: Float64) -> Float64:
-    """task_vector.products, to the bit: (K, K). weights_KN, C-contiguous, is overwritten as there."""
-    num_rows, size = weights_KN.shape
-    leaves, joins = _summation_order(size)
-    products_KK = np.empty((num_rows, num_rows))
-    _products(weights_KN, leaves, joins, np.empty((64, num_rows, num_rows)), products_KK)
-    return products_KK
+@_compiled(
+    "boolean(int64[::1], uint64[::1], int64, int64, float64[::1], float64,"
+    " float32[::1], uint16[::1], float32[::1], uint16[::1])"
+)
+def _combine(
+    kinds_K: Any,
+    addresses_K: Any,
+    start: int,
+    stop: int,
+    factors_K: Any,
+    liti_rate: float,
+    merged_float32_N: Any,
+    merged_bfloat16_N: Any,
+    next_init_float32_N: Any,
+    next_init_bfloat16_N: Any,
+) -> bool:
+    """Terms with factor 0 are left out, as in liti.py."""
+    init_P, merged_P, next_init_P = np.empty(_PIECE), np.empty(_PIECE), np.empty(_PIECE)
+    fits = True
+    for element in range(start, stop, _PIECE):
+        size = min(_PIECE, stop - element)
+        init, merged, next_init = init_P[:size], merged_P[:size], next_init_P[:size]
+        _scaled(kinds_K[0], _address_of(kinds_K[0], addresses_K[0], element), size, 1.0, init)
+        is_first = True
+        for row in range(1, kinds_K.size):
+            kind, factor = kinds_K[row], factors_K[row]
+            address = _address_of(kind, addresses_K[row], element)
+            if factor == 0.0:
+                continue
+            if not is_first:
+                _add(kind, address, size, factor, merged)
+            elif factors_K[0] == 0.0:
+                _scaled(kind, address, size, factor, merged)
+            else:
+                _first_two(factors_K[0], init, kind, address, size, factor, merged)
+            is_first = False
+        if is_first:
+            merged[:] = init  # no member counts: factors_K[0] is 1
+        fits &= _round(merged, element - start, merged_float32_N, merged_bfloat16_N)
+        if next_init_float32_N.size or next_init_bfloat16_N.size:
+            if liti_rate == 0.0:
+                next_init = init
+            elif liti_rate == 1.0:
+                next_init = merged
+            else:
+                _interpolate(1.0 - liti_rate, init, liti_rate, merged, next_init)
+            fits &= _round(next_init, element - start, next_init_float32_N, next_init_bfloat16_N)
+    return fits
+
+
+def inner_products(inputs: Inputs, elements: slice, products_BKK: Float64) -> None:
+    """task_vector.inner_products of consecutive blocks, to the bit. `elements` begin with a block; B is their number of blocks."""
+    _inner_products(inputs.kinds_K, inputs.addresses_K, elements.start, elements.stop, products_BKK)
 
 
 def combine(
-    weights_KN: Float64, slerp_weights_M: Float64, *, liti_rate: float, merged_N: Float32, next_init_N: Float32
+    inputs: Inputs,
+    slerp_weights_M: Float64,
+    elements: slice,
+    *,
+    liti_rate: float,
+    merged: Rounded,
+    next_init: Rounded,
 ) -> None:
-    """liti.put_back, liti.liti and one rounding of each, to the bit, into two float32 arrays of shape (N,).
+    """liti.put_back, liti.liti and one rounding of each to each type wanted, to the bit; arrays of as many elements.
 
-    FloatingPointError when a value is not finite in float32.
+    FloatingPointError when a value that is wanted is not finite in its type.
     """
     factors_K = np.array([1.0 - math.fsum(slerp_weights_M), *slerp_weights_M])
-    if not _combine(weights_KN, factors_K, liti_rate, merged_N, next_init_N):
-        raise FloatingPointError("beyond float32")
-
-
-@lru_cache(maxsize=64)
-def _summation_order(size: int) -> tuple[Int64, Int64]:
-    """Pairwise summation as a program: lengths of the leaves, and how often the last two sums are joined after each."""
-    leaves: list[int] = []
-    joins: list[int] = []
-
-    def split(length: int) -> None:
-        if length <= LEAF:
-            leaves.append(length)
-            joins.append(0)
-            return
-        left = length // 2 - length // 2 % 8
-        split(left)
-        split(length - left)
-        joins[-1] += 1
-
-    split(size)
-    return np.array(leaves, np.int64), np.array(joins, np.int64)
+    place = elements.start, elements.stop
+    if not _combine(inputs.kinds_K, inputs.addresses_K, *place, factors_K, liti_rate, *merged, *next_init):
+        raise FloatingPointError("beyond the range of its type")

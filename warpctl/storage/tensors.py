@@ -212,11 +212,15 @@ class CheckpointWriter:
         self._stack = ExitStack()
         self._sink: Sink | None = None
 
-    def append(self, name: str, values: Float32) -> None:
+    def append(self, name: str, values: Stored) -> None:
         """The next values of tensor `name`, in C order; any shape, so that a tensor may come in blocks.
 
-        ValueError when it is not this tensor's turn, or these are more values than it has: a mistake of the caller's.
+        They are float32, to be stored as the writer's dtype, or have that already (bfloat16 as uint16).
+        ValueError when it is not this tensor's turn, these are more values than it has or of another type: a mistake of the
+        caller's.
         """
+        if values.dtype not in (np.float32, DTYPES[self._dtype]):
+            raise ValueError(f"values of {name} came as {values.dtype}, float32 or {self._dtype} expected")
         if self._missing_elements == 0:
             self._next_tensor()
         if self._tensor is None or name != self._tensor.name or values.size > self._missing_elements:
@@ -224,11 +228,10 @@ class CheckpointWriter:
             raise ValueError(f"{values.size} values of {name} came, {wanted} expected")
         self._missing_elements -= values.size
         if self._sink is not None:
-            flat = np.ascontiguousarray(values, dtype=np.float32)
-            stored = (
-                float32_to_bfloat16(flat) if self._dtype == "BF16" else flat.astype(DTYPES[self._dtype], copy=False)
-            )
-            self._sink.write(stored.data.cast("B") if stored.size else b"")
+            flat = np.ascontiguousarray(values)
+            if flat.dtype != DTYPES[self._dtype]:
+                flat = float32_to_bfloat16(flat) if self._dtype == "BF16" else flat.astype(DTYPES[self._dtype])
+            self._sink.write(flat.data.cast("B") if flat.size else b"")
 
     def _next_tensor(self) -> None:
         """Go on to the next tensor; one without elements has nothing to wait for."""

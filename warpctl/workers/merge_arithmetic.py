@@ -3,82 +3,103 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from warpctl.merging import kernels
-from warpctl.merging.task_vector import BLOCK_ELEMENTS, blocks
+from warpctl.merging.kernels import Inputs, Rounded
+from warpctl.merging.task_vector import BLOCK_ELEMENTS
 
 MAX_THREADS = 8
 """More do not help: memory and the store are slower than that."""
-BATCH_ELEMENTS = 32 * BLOCK_ELEMENTS
-"""Combined before they are handed on: 4 MiB of each of the two outputs."""
+SHARE_ELEMENTS = 8 * BLOCK_ELEMENTS
+"""Given to a thread at a time."""
+BATCH_ELEMENTS = 4 * SHARE_ELEMENTS
+"""Combined before they are handed on; two batches of each product are held, 4 MiB each as float32."""
 
-Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
 Stored = npt.NDArray[Any]
 
+_NO_FLOAT32, _NO_BFLOAT16 = np.empty(0, np.float32), np.empty(0, np.uint16)
+_HELD_AS = {"F32": np.float32, "BF16": np.uint16}
+
+
+@dataclass(frozen=True)
+class Product:
+    """One of the checkpoints that a merge can make."""
+
+    what: Literal["merged", "next-init"]
+    dtype: Literal["F32", "BF16"]
+
 
 class MergeArithmetic:
-    """Inner products and combination of K inputs. Use it as a context manager: it owns threads and buffers."""
+    """Inner products of inputs, and their combination into `products`. Use it as a context manager: it owns threads and buffers."""
 
-    def __init__(self, num_inputs: int, *, num_threads: int | None = None) -> None:
+    def __init__(self, products: Sequence[Product], *, num_threads: int | None = None) -> None:
         num_threads = num_threads or min(len(os.sched_getaffinity(0)), MAX_THREADS)
-        # One for each thread: a list gives and takes them without a lock.
-        self._buffers = [np.empty(num_inputs * BLOCK_ELEMENTS) for _ in range(num_threads)]
-        self._num_inputs = num_inputs
-        self._merged_N, self._next_init_N = (np.empty(BATCH_ELEMENTS, np.float32) for _ in range(2))
+        self._products = tuple(products)
+        # One batch is written by the threads while the caller has the other.
+        self._batches = [
+            {product: np.empty(BATCH_ELEMENTS, _HELD_AS[product.dtype]) for product in products} for _ in range(2)
+        ]
         self._threads = ThreadPoolExecutor(num_threads, thread_name_prefix="merge")
 
-    def products(self, stored_K: Sequence[Stored]) -> list[Float64]:
-        """Inner products of each block, in order: (K, K) each. stored_K: (N,) each, in stored types."""
-        return list(self._threads.map(lambda block: self._products(stored_K, block), blocks(stored_K[0].size)))
+    def inner_products(self, stored_K: Sequence[Stored]) -> Float64:
+        """Inner products of each block, in order: (B, K, K). stored_K: (N,) each, in stored types."""
+        inputs = Inputs(stored_K)
+        num_blocks = max(-(-inputs.size // BLOCK_ELEMENTS), 1)
+        products_BKK = np.empty((num_blocks, len(stored_K), len(stored_K)))
+
+        def work(share: slice) -> None:
+            first, last = share.start // BLOCK_ELEMENTS, -(-share.stop // BLOCK_ELEMENTS)
+            kernels.inner_products(inputs, share, products_BKK[first : max(last, first + 1)])
+
+        _finish(self._start(work, slice(0, inputs.size)))
+        return products_BKK
 
     def combine(
         self, stored_K: Sequence[Stored], slerp_weights_M: Float64, *, liti_rate: float
-    ) -> Iterator[tuple[Float32, Float32]]:
-        """Merged policy and next init, in batches that the next one overwrites; FloatingPointError beyond float32."""
+    ) -> Iterator[list[Stored]]:
+        """The products in their order, in batches, each valid until the next one is asked for.
 
-        def work(block: slice) -> None:
-            place = slice(block.start % BATCH_ELEMENTS, block.start % BATCH_ELEMENTS + block.stop - block.start)
-            buffer = self._buffers.pop()
-            try:
+        The threads go on with the next batch meanwhile. FloatingPointError when a value is beyond the range of its type.
+        """
+        inputs = Inputs(stored_K)
+
+        def start(number: int) -> list[Future[None]]:
+            def work(share: slice) -> None:
+                place = slice(share.start - batch.start, share.stop - batch.start)
                 kernels.combine(
-                    self._widened(stored_K, block, buffer),
+                    inputs,
                     slerp_weights_M,
+                    share,
                     liti_rate=liti_rate,
-                    merged_N=self._merged_N[place],
-                    next_init_N=self._next_init_N[place],
+                    merged=_rounded(held, "merged", place),
+                    next_init=_rounded(held, "next-init", place),
                 )
-            finally:
-                self._buffers.append(buffer)
 
-        every = list(blocks(stored_K[0].size))
-        per_batch = BATCH_ELEMENTS // BLOCK_ELEMENTS
-        for first in range(0, len(every), per_batch):
-            batch = every[first : first + per_batch]
-            list(self._threads.map(work, batch))
-            size = batch[-1].stop - batch[0].start
-            yield self._merged_N[:size], self._next_init_N[:size]
+            batch, held = batches[number], self._batches[number % 2]
+            return self._start(work, batch)
 
-    def _products(self, stored_K: Sequence[Stored], block: slice) -> Float64:
-        buffer = self._buffers.pop()
+        batches = list(_slices(slice(0, inputs.size), BATCH_ELEMENTS))
+        futures = start(0)
         try:
-            return kernels.products(self._widened(stored_K, block, buffer))
+            for number, batch in enumerate(batches):
+                _finish(futures)
+                futures = start(number + 1) if number + 1 < len(batches) else []
+                held = self._batches[number % 2]
+                yield [held[product][: batch.stop - batch.start] for product in self._products]
         finally:
-            self._buffers.append(buffer)
+            wait(futures)  # they read what the caller may free, and write what the next tensor will use
 
-    def _widened(self, stored_K: Sequence[Stored], block: slice, buffer: Float64) -> Float64:
-        size = block.stop - block.start
-        block_KN = buffer[: self._num_inputs * size].reshape(self._num_inputs, size)
-        for row_N, stored_N in zip(block_KN, stored_K, strict=True):
-            kernels.widen(stored_N[block], row_N)
-        return block_KN
+    def _start(self, work: Callable[[slice], None], elements: slice) -> list[Future[None]]:
+        return [self._threads.submit(work, share) for share in _slices(elements, SHARE_ELEMENTS)]
 
     def __enter__(self) -> Self:
         return self
@@ -87,3 +108,22 @@ class MergeArithmetic:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._threads.shutdown(cancel_futures=True)
+
+
+def _slices(elements: slice, size: int) -> Iterator[slice]:
+    """Consecutive slices of at most `size` elements; no elements are one empty slice."""
+    for start in range(elements.start, max(elements.stop, elements.start + 1), size):
+        yield slice(start, min(start + size, elements.stop))
+
+
+def _finish(futures: Sequence[Future[None]]) -> None:
+    """Wait for all of them, then raise the error of the first that has one."""
+    wait(futures)
+    for future in futures:
+        future.result()
+
+
+def _rounded(held: Mapping[Product, Stored], what: Literal["merged", "next-init"], place: slice) -> Rounded:
+    return Rounded(
+        held.get(Product(what, "F32"), _NO_FLOAT32)[place], held.get(Product(what, "BF16"), _NO_BFLOAT16)[place]
+    )

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
-import numpy as np
 import numpy.typing as npt
 
 from warpctl import artifacts
@@ -26,12 +25,13 @@ from warpctl.storage.manifest import FileEntry
 from warpctl.storage.publish import Publication
 from warpctl.storage.store import Store
 from warpctl.storage.tensors import CheckpointWriter, TensorSpec
+from warpctl.workers.merge_arithmetic import Product
 
 MERGED = "merged/"
 NEXT_INIT = "next-init/"
 STATE = "merge.json"
 
-Float32 = npt.NDArray[np.float32]
+Stored = npt.NDArray[Any]
 
 
 class MergeOutput:
@@ -40,6 +40,8 @@ class MergeOutput:
     Of several nodes each writes shards of its own: node `rank` of `num_nodes` every one whose number is its rank, modulo.
     They do not speak with each other; what one has finished, the others see in its resume state.
     """
+
+    wanted: tuple[Product, ...] = (Product("merged", "F32"), Product("next-init", "F32"))
 
     def __init__(
         self,
@@ -73,9 +75,9 @@ class MergeOutput:
         """Whether this tensor is still to be written, by this node."""
         return tensor in self._needed
 
-    def append(self, tensor: str, merged_N: Float32, next_init_N: Float32) -> None:
-        """The next values of a tensor; tensors come in sorted order."""
-        for writer, values_N in zip(self._writers, (merged_N, next_init_N), strict=True):
+    def append(self, tensor: str, values: Sequence[Stored]) -> None:
+        """The next values of a tensor, an array for each of `wanted`; tensors come in sorted order."""
+        for writer, values_N in zip(self._writers, values, strict=True):
             writer.append(tensor, values_N)
 
     def save_state(self, diagnostics: Sequence[GroupDiagnostics]) -> None:

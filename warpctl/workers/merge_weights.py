@@ -15,7 +15,7 @@ from warpctl.merging.groups import split_into_groups
 from warpctl.merging.slerp import Slerp, slerp
 from warpctl.merging.task_vector import Float64, add_up, task_gram
 from warpctl.spec.stage_input import MergeTask
-from warpctl.workers.merge_arithmetic import MergeArithmetic
+from warpctl.workers.merge_arithmetic import MergeArithmetic, Product
 from warpctl.workers.merge_reading import GroupPlan, Reader, loads_of, plan_group
 from warpctl.workers.merge_sources import Sources
 
@@ -25,19 +25,21 @@ OVERHEAD_BYTES = 256 * MIB
 """Measured: python with numpy, numba and a store's library, the chunks that inputs keep, output buffers."""
 LEAST_WEIGHTS_BYTES = 32 * MIB
 
-Float32 = npt.NDArray[np.float32]
 Stored = npt.NDArray[Any]
 
 
 class Output(Protocol):
     """Where merged policy and next init go."""
 
+    wanted: tuple[Product, ...]
+    """What `append` gets, in this order."""
+
     def needs(self, tensor: str) -> bool:
         """Whether this tensor is still to be written."""
         ...
 
-    def append(self, tensor: str, merged_N: Float32, next_init_N: Float32) -> None:
-        """The next values of a tensor; tensors come in sorted order."""
+    def append(self, tensor: str, values: Sequence[Stored]) -> None:
+        """The next values of a tensor, an array for each of `wanted`, not to be kept; tensors come in sorted order."""
         ...
 
     def save_state(self, diagnostics: Sequence[GroupDiagnostics]) -> None:
@@ -62,7 +64,7 @@ def merge_weights(
     needed = [plan for plan in plans if any(map(output.needs, plan.group.tensors))]
     diagnostics: list[GroupDiagnostics] = []
     with (
-        MergeArithmetic(len(sources.all)) as arithmetic,
+        MergeArithmetic(output.wanted) as arithmetic,
         Reader(sources, loads_of(needed), max_bytes=weights_bytes(memory_bytes)) as reader,
     ):
         merging = _Merging(sources, reader, arithmetic, task, output)
@@ -104,39 +106,41 @@ class _Merging:
             parts = []
             for load in plan.products:
                 with self.reader.take(load) as weights:
-                    parts += self._products(weights)
-            products_KK = add_up(parts)
+                    parts.append(self._inner_products(weights))
+            products_KK = add_up(np.concatenate(parts))
             coefficients = slerp(task_gram(products_KK), self.task.order)
             for load in plan.combination:
                 with self.reader.take(load) as weights:
                     self._combine(weights, coefficients)
         else:
             with self.reader.take(plan.combination[0]) as weights:
-                products_KK = add_up(self._products(weights))
+                products_KK = add_up(self._inner_products(weights))
                 coefficients = slerp(task_gram(products_KK), self.task.order)
                 self._combine(weights, coefficients)
         return diagnose(plan.group, products_KK, coefficients)
 
-    def _products(self, weights: Mapping[str, Sequence[Stored]]) -> list[Float64]:
-        """Of init and task vectors, (K, K) for each block; NumericsError names the first NaN or Inf."""
+    def _inner_products(self, weights: Mapping[str, Sequence[Stored]]) -> Float64:
+        """Of init and task vectors, for each block: (B, K, K); NumericsError names the first NaN or Inf."""
         parts = []
         for name, stored_K in weights.items():
-            of_tensor = self.arithmetic.products(stored_K)
-            if not all(np.isfinite(part).all() for part in of_tensor):
+            products_BKK = self.arithmetic.inner_products(stored_K)
+            if not np.isfinite(products_BKK).all():
                 self.sources.refuse_not_finite(name)
-            parts += of_tensor
-        return parts
+            parts.append(products_BKK)
+        return np.concatenate(parts)
 
     def _combine(self, weights: Mapping[str, Sequence[Stored]], coefficients: Slerp) -> None:
         liti_rate = float(self.task.liti_rate)
         for name in filter(self.output.needs, sorted(weights)):
             try:
-                for merged_N, next_init_N in self.arithmetic.combine(
-                    weights[name], coefficients.weights, liti_rate=liti_rate
-                ):
-                    self.output.append(name, merged_N, next_init_N)
+                for values in self.arithmetic.combine(weights[name], coefficients.weights, liti_rate=liti_rate):
+                    self.output.append(name, values)
             except FloatingPointError as error:
                 raise NumericsError(
-                    f"merging tensor {name} gives values beyond float32",
+                    f"merging tensor {name} gives values beyond {_types(self.output.wanted)}",
                     hint="the inputs are close to its limit of 3.4e38",
                 ) from error
+
+
+def _types(wanted: Sequence[Product]) -> str:
+    return "bfloat16" if any(product.dtype == "BF16" for product in wanted) else "float32"
