@@ -11,7 +11,7 @@ from typing import Any
 
 from warpctl.errors import StoreUnavailableError
 from warpctl.storage.create_once import create_in_object_store
-from warpctl.storage.object_files import ObjectFiles
+from warpctl.storage.object_files import ObjectFiles, fill
 from warpctl.storage.retries import Retries
 from warpctl.storage.uploads import PART_BYTES, crc32c
 
@@ -21,8 +21,9 @@ os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
 
 import aiohttp
 import google.auth.exceptions
+from fsspec.asyn import sync_wrapper
 from gcsfs.core import GCSFileSystem
-from gcsfs.retry import HttpError, is_retriable
+from gcsfs.retry import HttpError, is_retriable, validate_response
 
 _request_once = getattr(GCSFileSystem._request, "__wrapped__", GCSFileSystem._request)  # noqa: SLF001
 """gcsfs's request without its fixed six attempts (31 seconds, and none after a timeout)."""
@@ -47,6 +48,19 @@ class RetryingGcs(GCSFileSystem):  # type: ignore[misc]  # gcsfs has no types
                 raise StoreUnavailableError(f"{method}: {describe(error)}") from error
             raise
 
+    async def _read_into(self, path: str, start: int, target: memoryview) -> int:
+        """One range request whose answer goes straight into `target`; the caller tries again."""
+        await self._set_session()
+        headers = self._get_headers({"Range": f"bytes={start}-{start + len(target) - 1}"})
+        async with self.session.get(
+            self.url(path), params=self._get_params({}), headers=headers, timeout=self.requests_timeout
+        ) as answer:
+            if not answer.ok:
+                validate_response(answer.status, await answer.read(), path)
+            return await fill(target, answer.content.iter_any())
+
+    read_into = sync_wrapper(_read_into)
+
 
 class GcsUpload:
     """A resumable upload: one request after the other, as GCS wants it, from a thread of its own."""
@@ -54,14 +68,18 @@ class GcsUpload:
     parallel = 1
 
     def __init__(self, fs: RetryingGcs, path: str) -> None:
-        self._file: Any = fs.open(path, "wb", block_size=PART_BYTES)
+        self._fs = fs
+        self._path = path
+        self._file: Any = None
         self._crc = 0
 
     def put(self, data: memoryview) -> None:
-        self.send(0, data)
-        self.finish(1)
+        self._crc = crc32c(data)
+        self._fs.pipe_file(self._path, bytes(data))
 
-    def send(self, number: int, part: memoryview) -> None:  # noqa: ARG002 - they come in order
+    def send(self, number: int, part: memoryview) -> None:
+        if number == 0:
+            self._file = self._fs.open(self._path, "wb", block_size=PART_BYTES)
         self._crc = crc32c(part, self._crc)
         self._file.write(part)  # sends it when it is a whole part
 
@@ -69,6 +87,8 @@ class GcsUpload:
         self._file.close()
 
     def abort(self) -> None:
+        if self._file is None:
+            return
         # The file's finaliser would complete the upload while `closed` is False.
         with contextlib.suppress(Exception):
             self._file.discard()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,6 +18,7 @@ class ObjectFiles:
     """Backend over one fsspec file system; what differs between the services comes in as functions."""
 
     fs: Any
+    """With a `read_into` as ours has it: fsspec's own reads hold the bytes three times."""
     scheme: str
     create: Callable[[str, bytes], bool]
     list_one: Callable[[str], object]
@@ -43,9 +44,12 @@ class ObjectFiles:
             raise
 
     def read_into(self, path: str, start: int, target: memoryview) -> int:
-        data = self.read_range(path, start, start + len(target))
-        target[: len(data)] = data
-        return len(data)
+        try:
+            return int(self.fs.read_into(path, start, target))
+        except Exception as error:
+            if self.beyond_end(error):
+                return 0
+            raise
 
     def write(self, path: str, data: bytes) -> None:
         self.fs.pipe_file(path, data)
@@ -125,6 +129,16 @@ class ObjectFiles:
 
     def identity(self) -> str:
         return self.describe_identity()
+
+
+async def fill(target: memoryview, pieces: AsyncIterator[bytes]) -> int:
+    """Put the pieces of an answer where they belong as they come; how many bytes there were."""
+    filled = 0
+    async for piece in pieces:
+        wanted = piece[: len(target) - filled]
+        target[filled : filled + len(wanted)] = wanted
+        filled += len(wanted)
+    return filled
 
 
 def _stat(path: str, details: dict[str, Any]) -> FileStat:

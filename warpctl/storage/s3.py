@@ -18,7 +18,7 @@ from s3fs import S3FileSystem
 from warpctl.errors import StoreUnavailableError
 from warpctl.storage.create_once import create_in_object_store
 from warpctl.storage.faults import NO_CREDENTIALS
-from warpctl.storage.object_files import ObjectFiles
+from warpctl.storage.object_files import ObjectFiles, fill
 from warpctl.storage.retries import Retries
 from warpctl.storage.uploads import crc32c
 
@@ -43,6 +43,7 @@ _TRANSIENT_ERRORS = (
     botocore.exceptions.ResponseStreamingError,
 )
 _MD5_DIGITS = 32
+_PIECE_BYTES = 256 * 1024
 _NO_CREDENTIALS = (botocore.exceptions.NoCredentialsError, botocore.exceptions.PartialCredentialsError)
 
 
@@ -66,6 +67,19 @@ class RetryingS3(S3FileSystem):  # type: ignore[misc]  # s3fs has no types
             raise
 
     call_s3 = sync_wrapper(_call_s3)
+
+    async def _read_into(self, path: str, start: int, target: memoryview) -> int:
+        """One range request whose answer goes straight into `target`; the caller tries again what breaks its body."""
+        bucket, _, key = path.partition("/")
+        wanted = f"bytes={start}-{start + len(target) - 1}"
+        answer = await self._call_s3("get_object", Bucket=bucket, Key=key, Range=wanted)
+        body = answer["Body"]
+        try:
+            return await fill(target, body.iter_chunks(_PIECE_BYTES))
+        finally:
+            body.close()
+
+    read_into = sync_wrapper(_read_into)
 
 
 class S3Upload:
