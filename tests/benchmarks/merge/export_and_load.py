@@ -44,4 +44,4 @@ def export_and_load(settings: Settings) -> dict[str, Any]:
     for work in WORKS:
         row = middle(samples[work])
         print(f"  {work:<18}{median(rates[work]):>6.2f} GB/s{row.cpu:>8.2f} cpu-s{row.peak_mib:>8.0f} MiB")
-    return {f"{work.replace('-', '_')}_gb_per_s": round(median(rates[work]), 3) for work in WORKS}
+    return {f"{work.replace('-', '_')}_gb_per_s": float(f"{median(rates[work]):.3g}") for work in WORKS}

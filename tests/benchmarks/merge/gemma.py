@@ -54,7 +54,7 @@ def gemma_7b(settings: Settings) -> dict[str, Any]:
     return {
         "gemma7b_peak_rss_mib": round(merge.peak_mib),
         "gemma7b_layers": architecture.layers,
-        "gemma7b_gb_per_s": round(rate, 3),
+        "gemma7b_gb_per_s": float(f"{rate:.3g}"),
         "gemma7b_over_copy": round(merge.synced / copy.synced, 3),
     }
 

@@ -17,6 +17,8 @@ from statistics import median
 TOP = Path(__file__).parents[3]
 DROP_CACHES = Path("/proc/sys/vm/drop_caches")
 LOG_BYTES = 3000
+BYTECODE = {"PYTHONDONTWRITEBYTECODE": ""}
+"""Programs keep their bytecode, as an installed one has it."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,11 @@ def measured(command: Sequence[str | Path], *, output: Path | None, environment:
     with log.open("w+b") as file:
         start = time.perf_counter()
         process = subprocess.Popen(
-            [str(part) for part in command], cwd=TOP, env={**os.environ, **environment}, stdout=file, stderr=file
+            [str(part) for part in command],
+            cwd=TOP,
+            env={**os.environ, **BYTECODE, **environment},
+            stdout=file,
+            stderr=file,
         )
         _, status, usage = os.wait4(process.pid, 0)
         ended = time.perf_counter() - start
