@@ -75,6 +75,15 @@ def merge(
         str,
         typer.Option("--memory", metavar="SIZE", help="Weights held at once; a larger group is read twice, in parts."),
     ] = "1GiB",
+    recipe: Annotated[
+        str,
+        typer.Option(
+            "--recipe",
+            metavar="FILE",
+            show_default=False,
+            help="A mergekit recipe in place of --init, --policy and how: nuslerp or linear, of two models.",
+        ),
+    ] = "",
     is_dry: Annotated[bool, typer.Option("--dry-run", help="Only check the inputs and show the plan.")] = False,
     output: OutputOption = OutputFormat.TABLE,
 ) -> None:
@@ -85,6 +94,23 @@ def merge(
     from warpctl.cli.merge_request import merge_request
     from warpctl.cli.merge_run import run_merge
 
+    if recipe:
+        from warpctl.cli.merge_recipe import read_recipe, refuse_beside_recipe
+
+        refuse_beside_recipe(
+            {
+                "--init": bool(init),
+                "--policy": bool(policies),
+                "--liti-rate": liti_rate != "1",
+                "--order": order is not Order.PAPER,
+                "--granularity": granularity is not Granularity.LAYER,
+                "--dtype": dtype is not Dtype.FLOAT32,
+                "--merged-out": bool(merged_out),
+            }
+        )
+        found = read_recipe(recipe)
+        init, policies, liti_rate = found.init, list(found.policies), found.liti_rate
+        granularity, dtype = Granularity.TENSOR, Dtype(found.dtype)
     request = merge_request(
         init=init,
         policies=policies or [],

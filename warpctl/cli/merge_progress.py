@@ -15,12 +15,14 @@ from rich.text import Text
 
 from warpctl.cli.durations import duration_text
 from warpctl.cli.gc_text import size_text
-from warpctl.cli.live_display import BAR_CELLS, NARROW
+from warpctl.cli.live_display import BAR_CELLS
 from warpctl.cli.terminal import is_plain, note, symbols
 
 SECONDS_BETWEEN_LINES = 10.0
 SECONDS_BETWEEN_PICTURES = 0.1
 DONE_BEFORE_ETA = 0.02
+NARROW = 90
+"""Below this many columns there is no bar: the figures say the same."""
 
 
 class MergeProgress:

@@ -56,8 +56,7 @@ def _bytes_text(plan: MergePlan) -> str:
         return text
     which = "all" if len(plan.read_twice) == len(plan.groups) else f"{len(plan.read_twice)}"
     groups = f"{which} {'group' if which == '1' else 'groups'}" if len(plan.groups) > 1 else "the model"
-    memory = size_text(plan.request.max_held_bytes)
-    return f"{text} ({groups} read twice, first for the inner products: larger than --memory, {memory})"
+    return f"{text} ({groups} read twice, first for inner products: larger than --memory)"
 
 
 def groups_text(diagnostics: Sequence[GroupDiagnostics], *, is_wide: bool) -> str:
@@ -76,15 +75,15 @@ def groups_text(diagnostics: Sequence[GroupDiagnostics], *, is_wide: bool) -> st
         rows.append(
             [
                 group.group,
-                _span([group.cosines[a][b] for b in range(len(group.norms)) for a in range(b)], "+.4f"),
-                _span(group.angles, ".2f"),
-                _span(group.norms, ".4g"),
-                _span(group.weights, ".4f"),
-                f"LERP: {', '.join(group.degenerate)}" if group.degenerate else "",
+                _span([group.cosines[a][b] for b in range(len(group.norms)) for a in range(b)], "+z.3f"),
+                _span(group.angles, ".1f"),
+                _span(group.norms, ".3g"),
+                _span(group.weights, ".3f"),
+                ", ".join(group.degenerate),
             ]
         )
     has_notes = any(row[-1] for row in rows)
-    columns = ["GROUP", "COSINE", "ANGLE", "NORMS", "WEIGHTS", *(["NOTE"] if has_notes else [])]
+    columns = ["GROUP", "COSINE", "ANGLE", "NORMS", "WEIGHTS", *(["LERP"] if has_notes else [])]
     return table_text(columns, [row[: len(columns)] for row in rows], styles=styles)
 
 
@@ -131,7 +130,7 @@ def _span(values: Sequence[float | None], form: str) -> str:
         return NOTHING
     if len(values) <= 2:
         return " ".join(NOTHING if value is None else format(value, form) for value in values)
-    return f"{format(min(known), form)} to {format(max(known), form)}"
+    return f"{format(min(known), form)}..{format(max(known), form)}"
 
 
 def _number_text(number: int) -> str:

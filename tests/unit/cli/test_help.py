@@ -49,6 +49,7 @@ FROZEN = {
         "--out",
         "--output",
         "--policy",
+        "--recipe",
     ],
     "gc": ["--dry-run", "--even-without-runs", "--help", "--min-age", "--output", "--yes", "STORAGE|SPEC"],
     "apply": [
