@@ -37,6 +37,8 @@ def _run(request: MergeRequest, output: OutputFormat, *, is_dry: bool) -> None:
     for target in plan.targets:
         if target.unfinished:
             warn(f"{target.uri} holds an unfinished merge, which is written anew")
+    for uri in sorted({uri for uri in request.policies if request.policies.count(uri) > 1}):
+        warn(f"policy {uri} is given more than once and counts as often")
     progress.start(plan.read_bytes + plan.write_bytes)
     stopped = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
@@ -54,6 +56,9 @@ def _run(request: MergeRequest, output: OutputFormat, *, is_dry: bool) -> None:
         "seconds": round(seconds, 3),
         "bytesPerSecond": round(speed),
     }
+    for number, uri in enumerate(request.policies):
+        if not any(group.norms[number] for group in diagnostics):
+            warn(f"policy {uri} is the init: it did not move, and draws the result toward it")
     note("")
     emit(
         output,

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any, Final, Self
 
 from warpctl.errors import InputError, UserError, WarpctlError
@@ -123,10 +125,10 @@ class NewFolder:
 
     def begin(self, names: Iterable[str]) -> None:
         """Remove what is unfinished, and say which files will lie here. UserError when another merge was quicker."""
-        for name in self.unfinished:
+        for name in sorted(self.unfinished, key=lambda name: name == RECORD):  # the record last: it explains the rest
             self._store.delete(name)
         self._names = sorted({*names, INDEX, CONFIG, RECORD})
-        if not self._store.create_once(RECORD, self._record({"isComplete": False})):
+        if not self._store.create_once(RECORD, self._record({"isComplete": False, "writer": uuid.uuid4().hex})):
             raise UserError(f"another merge has just begun in {self.uri}", hint="wait for it, or name a new folder")
         self._written.append(RECORD)
 
@@ -154,6 +156,10 @@ class NewFolder:
             self._store.write(INDEX, self._index)
         self._written.append(CONFIG)
         self._store.write(CONFIG, config)
+
+    def local_path(self) -> Path | None:
+        """Where the folder lies on this machine, None for stores elsewhere."""
+        return self._store.local_path("")
 
     def discard(self) -> str:
         """Remove what was written, the record last; what could not be removed, or ""."""

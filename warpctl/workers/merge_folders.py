@@ -6,6 +6,7 @@ It plans from the headers alone, then streams. Nothing of it is resumed: a secon
 from __future__ import annotations
 
 import math
+import shutil
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -107,6 +108,8 @@ def plan_merge(request: MergeRequest, *, on_bytes: OnBytes = lambda _num_bytes: 
     group_bytes = {group.name: _stored_bytes(sources, group) for group in groups}
     read_twice = tuple(name for name, num_bytes in group_bytes.items() if num_bytes > request.max_held_bytes)
     shards = split_into_shards(sources.specs, dtype=STORED_AS[request.dtype], max_shard_bytes=request.max_shard_bytes)
+    write_bytes = len(targets) * sum(shard.size for shard in shards)
+    _check_space(targets, write_bytes)
     init = opened[0][1]
     return MergePlan(
         request=request,
@@ -116,7 +119,7 @@ def plan_merge(request: MergeRequest, *, on_bytes: OnBytes = lambda _num_bytes: 
         groups=groups,
         read_twice=read_twice,
         read_bytes=sum(group_bytes.values()) + sum(group_bytes[name] for name in read_twice),
-        write_bytes=len(targets) * sum(shard.size for shard in shards),
+        write_bytes=write_bytes,
         num_parameters=sum(math.prod(spec.shape) for spec in sources.specs),
         copied=tuple(name for name in init.names() if _is_of_the_model(name)),
         config=config_with_dtype(_config(init), request.dtype, source=init.uri),
@@ -133,7 +136,7 @@ def merge_folders(plan: MergePlan, *, on_group: Callable[[int, int], None]) -> l
         kept = [said for target in plan.targets if (said := target.discard())]
         if kept:
             raise WarpctlError(
-                f"{error}; and what was written could not be removed: {kept[0]}",
+                f"{str(error) or 'interrupted'}; and what was written could not be removed: {kept[0]}",
                 hint="the same command starts anew in the same folder",
             ) from error
         if isinstance(error, NumericsError):
@@ -213,6 +216,18 @@ def _open(uri: str, on_bytes: OnBytes) -> tuple[str, PlainFolder, Checkpoint]:
     except InputError as error:
         message = error.message if folder.uri in error.message else f"{uri}: {error.message}"
         raise InputError(message, hint=error.hint) from error
+
+
+def _check_space(targets: Sequence[NewFolder], num_bytes: int) -> None:
+    """UserError when a local disk has no room for all of it."""
+    for path in filter(None, (target.local_path() for target in targets)):
+        there = next(folder for folder in (path, *path.parents) if folder.exists())
+        free = shutil.disk_usage(there).free
+        if free < num_bytes:
+            raise UserError(
+                f"{path} has room for {free / 1e9:.1f} GB, the result is {num_bytes / 1e9:.1f} GB",
+                hint="free some space, choose another place, or take --dtype bfloat16",
+            )
 
 
 def _config(init: PlainFolder) -> bytes:

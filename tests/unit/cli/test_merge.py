@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,6 +15,7 @@ from tests.builders.checkpoints import MODEL_FILES, model_files, moved, random_w
 from tests.builders.merge_stage import merge_files
 from tests.builders.model_folder import write_folder
 from tests.unit.cli.conftest import Place
+from warpctl.storage.local_files import LocalFiles
 from warpctl.storage.plain_folder import PlainFolder
 from warpctl.storage.tensors import Checkpoint
 from warpctl.workers import merge_weights as merging
@@ -206,3 +210,70 @@ def test_a_strangers_file_beside_an_unfinished_merge_is_kept(models: Place, warp
 
 def files_of(place: Place, name: str) -> list[str]:
     return sorted(path.name for path in (place.folder / name).iterdir())
+
+
+def test_a_long_model_is_shortened_unless_it_is_wide(place: Place, warpctl) -> None:
+    shapes = {f"model.layers.{layer}.norm.weight": (6,) for layer in range(30)}
+    init = random_weights(0, shapes=shapes)
+    two = moved(init, 2)
+    two["model.layers.17.norm.weight"] = init["model.layers.17.norm.weight"]
+    for name, weights in (("init", init), ("one", moved(init, 1)), ("two", two)):
+        write_folder(place.folder / name, model_files(weights))
+
+    short = warpctl(place, *ARGUMENTS, "--out", "out")
+    wide = warpctl(place, *ARGUMENTS, "--out", "out2", "-o", "wide")
+
+    rows = [line.split()[0] for line in wide.out.splitlines()[1:31]]
+    assert rows == [f"model.layers.{layer}" for layer in range(30)]
+    shown = [line for line in short.out.splitlines()[1:] if line.startswith("model.layers.")]
+    assert len(shown) < 13
+    assert "Zero" in next(line for line in shown if line.startswith("model.layers.17 "))
+    left_out = sum(int(line.split()[1]) for line in short.out.splitlines() if line.startswith("... "))
+    assert len(shown) + left_out == 30
+    assert "1 group without an angle: LERP instead of SLERP" in short.out
+
+
+def test_a_policy_that_did_not_move_and_one_given_twice_are_told_of(models: Place, warpctl) -> None:
+    policies = ("--policy", "one", "--policy", "init", "--policy", "one")
+
+    said = warpctl(models, "merge", "--init", "init", *policies, "--out", "out")
+
+    assert said.code == 0, said.err
+    assert "warning: policy one is given more than once and counts as often" in said.err
+    assert "warning: policy init is the init: it did not move" in said.err
+
+
+def test_a_disk_without_room_is_told_of_at_once(models: Place, warpctl, monkeypatch) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _path: SimpleNamespace(free=1000))
+
+    said = warpctl(models, *ARGUMENTS, "--out", "out")
+
+    assert said.code == 2
+    assert "/out has room for 0.0 GB" in said.err
+    assert not (models.folder / "out").exists()
+
+
+def test_a_file_that_may_not_be_read_is_the_users_to_mend(models: Place, warpctl, monkeypatch) -> None:
+    def denied(_self, path: str, _start: int, _end: int) -> bytes:
+        raise PermissionError(13, "Permission denied", path)
+
+    monkeypatch.setattr(LocalFiles, "read_range", denied)
+
+    said = warpctl(models, *ARGUMENTS, "--out", "out")
+
+    assert said.code == 2
+    assert re.match("error: cannot read file://.*/init/model.safetensors as .*: Permission denied\n", said.err)
+
+
+def test_what_cannot_be_removed_after_a_failure_is_named(models: Place, warpctl, monkeypatch) -> None:
+    def denied(_self, path: str) -> None:
+        raise PermissionError(13, "Permission denied", path)
+
+    write_folder(models.folder / "two", with_changed("two", with_nan))
+    monkeypatch.setattr(LocalFiles, "delete", denied)
+
+    said = warpctl(models, *ARGUMENTS, "--out", "out")
+
+    assert said.code == 1
+    assert "nan at [2]; and what was written could not be removed: cannot delete file://" in said.err
+    assert "hint: the same command starts anew in the same folder" in said.err
