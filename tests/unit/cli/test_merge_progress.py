@@ -23,7 +23,7 @@ def clock() -> Clock:
 @pytest.fixture
 def progress(clock: Clock) -> MergeProgress:
     made = MergeProgress(now=clock)
-    made.on_bytes(77)  # headers
+    made.on_bytes(700_000_000)  # headers, of very many tensors
     made.start(10_000_000_000)
     made.on_group(11, 30)
     return made
