@@ -1,4 +1,4 @@
-"""Checkpoints in the artifact store: read by tensor with verified range reads, written as a stream. numpy only.
+"""Checkpoints, in artifacts or plain folders: read by tensor with range reads, written as a stream. numpy only.
 
 What arrives may be float32, bfloat16 or float16, in any sharding; what is written is the canonical layout (headers.py).
 """
@@ -7,16 +7,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from warpctl.errors import InputError
-from warpctl.storage.artifact import Artifact
 from warpctl.storage.backend import Sink
 from warpctl.storage.bfloat16 import bfloat16_to_float32, float32_to_bfloat16
 from warpctl.storage.headers import (
@@ -33,7 +32,6 @@ from warpctl.storage.headers import (
     parse_header,
     split_into_shards,
 )
-from warpctl.storage.publish import Publication
 
 __all__ = [
     "MAX_SHARD_BYTES",
@@ -57,16 +55,49 @@ def to_float32(stored: Stored) -> Float32:
     return bfloat16_to_float32(stored) if stored.dtype == np.uint16 else stored.astype(np.float32)
 
 
+class StoredFile(Protocol):
+    """What is known of a file before it is read."""
+
+    @property
+    def size(self) -> int: ...
+
+
+class Files(Protocol):
+    """What a checkpoint is read from: an Artifact, or a PlainFolder."""
+
+    def names(self, prefix: str = "") -> Sequence[str]: ...
+
+    def entry(self, name: str) -> StoredFile: ...
+
+    def read(self, name: str) -> bytes: ...
+
+    def read_range(self, name: str, start: int, end: int) -> bytes:
+        """Bytes [start, end) of a file, cut at its end."""
+        ...
+
+    def read_into(self, name: str, start: int, end: int, target: memoryview) -> None:
+        """Fill `target`, which has `end - start` bytes, with that range."""
+        ...
+
+
+class Target(Protocol):
+    """What a checkpoint is written to: a Publication, or a NewFolder."""
+
+    def open_file(self, name: str) -> AbstractContextManager[Sink]: ...
+
+    def write_file(self, name: str, data: bytes) -> object: ...
+
+
 @dataclass(frozen=True)
 class Checkpoint:
-    """Weights of one artifact, under a prefix: `tensors` by name in sorted order, read on demand."""
+    """Weights of one artifact or folder, under a prefix: `tensors` by name in sorted order, read on demand."""
 
-    artifact: Artifact
+    artifact: Files
     prefix: str
     tensors: Mapping[str, TensorInfo]
 
     @classmethod
-    def open(cls, artifact: Artifact, *, prefix: str = "") -> Checkpoint:
+    def open(cls, artifact: Files, *, prefix: str = "") -> Checkpoint:
         """Read the headers only. InputError: no weights, damaged headers, a tensor twice or not where the index says."""
         tensors: dict[str, TensorInfo] = {}
         for file in _weight_files(artifact, prefix):
@@ -136,7 +167,7 @@ def _neighbours(tensors: Iterable[TensorInfo]) -> Iterator[list[TensorInfo]]:
         yield run
 
 
-def _weight_files(artifact: Artifact, prefix: str) -> Sequence[str]:
+def _weight_files(artifact: Files, prefix: str) -> Sequence[str]:
     names = set(artifact.names(prefix))
     if prefix + INDEX in names:
         files = sorted({prefix + file for file in _weight_map(artifact, prefix).values()})
@@ -153,7 +184,7 @@ def _weight_files(artifact: Artifact, prefix: str) -> Sequence[str]:
     )
 
 
-def _weight_map(artifact: Artifact, prefix: str) -> dict[str, str]:
+def _weight_map(artifact: Files, prefix: str) -> dict[str, str]:
     try:
         weight_map = json.loads(artifact.read(prefix + INDEX))["weight_map"]
         return {str(name): str(file) for name, file in weight_map.items()}
@@ -161,7 +192,7 @@ def _weight_map(artifact: Artifact, prefix: str) -> dict[str, str]:
         raise InputError(f"{prefix + INDEX} is malformed", hint="get the checkpoint again") from error
 
 
-def _check_index(artifact: Artifact, prefix: str, tensors: Mapping[str, TensorInfo]) -> None:
+def _check_index(artifact: Files, prefix: str, tensors: Mapping[str, TensorInfo]) -> None:
     if prefix + INDEX not in artifact.names(prefix):
         return
     for name, file in _weight_map(artifact, prefix).items():
@@ -169,7 +200,7 @@ def _check_index(artifact: Artifact, prefix: str, tensors: Mapping[str, TensorIn
             raise InputError(f"tensor {name} is not in {file}, where {INDEX} has it", hint="get the checkpoint again")
 
 
-def _read_header(artifact: Artifact, file: str) -> tuple[TensorInfo, ...]:
+def _read_header(artifact: Files, file: str) -> tuple[TensorInfo, ...]:
     file_bytes = artifact.entry(file).size
     head = artifact.read_range(file, 0, min(_FIRST_READ_BYTES, file_bytes))
     end = LENGTH_BYTES + header_length(head, file=file)
@@ -190,7 +221,7 @@ class CheckpointWriter:
 
     def __init__(
         self,
-        publication: Publication,
+        publication: Target,
         *,
         prefix: str,
         specs: Iterable[TensorSpec],
@@ -272,7 +303,7 @@ class CheckpointWriter:
 
 
 def write_checkpoint(
-    publication: Publication,
+    publication: Target,
     *,
     prefix: str,
     specs: Iterable[TensorSpec],

@@ -23,8 +23,9 @@ from warpctl.storage.store import Store
 from warpctl.storage.tensors import Checkpoint
 from warpctl.workers.harness import Context, run
 from warpctl.workers.merge_output import MERGED, NEXT_INIT, MergeOutput
+from warpctl.workers.merge_reading import DEFAULT_MEMORY_BYTES, plan_groups
 from warpctl.workers.merge_sources import Source, Sources
-from warpctl.workers.merge_weights import DEFAULT_MEMORY_BYTES, merge_weights, plan_groups
+from warpctl.workers.merge_weights import merge_weights
 from warpctl.workers.model_config import CONFIG, config_with_dtype
 
 REPORT = "merge.json"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Literal, Self
 
@@ -14,6 +13,7 @@ import numpy.typing as npt
 
 from warpctl.merging import kernels
 from warpctl.merging.kernels import Inputs, Rounded
+from warpctl.merging.product import Product
 from warpctl.merging.task_vector import BLOCK_ELEMENTS
 
 MAX_THREADS = 8
@@ -28,14 +28,6 @@ Stored = npt.NDArray[Any]
 
 _NO_FLOAT32, _NO_BFLOAT16 = np.empty(0, np.float32), np.empty(0, np.uint16)
 _HELD_AS = {"F32": np.float32, "BF16": np.uint16}
-
-
-@dataclass(frozen=True)
-class Product:
-    """One of the checkpoints that a merge can make."""
-
-    what: Literal["merged", "next-init"]
-    dtype: Literal["F32", "BF16"]
 
 
 class MergeArithmetic:

@@ -19,13 +19,13 @@ import numpy.typing as npt
 from warpctl import artifacts
 from warpctl.merging.diagnostics import GroupDiagnostics
 from warpctl.merging.groups import Group
+from warpctl.merging.product import Product
 from warpctl.spec.stage_input import StageInput
 from warpctl.storage.headers import split_into_shards
 from warpctl.storage.manifest import FileEntry
 from warpctl.storage.publish import Publication
 from warpctl.storage.store import Store
 from warpctl.storage.tensors import CheckpointWriter, TensorSpec
-from warpctl.workers.merge_arithmetic import Product
 
 MERGED = "merged/"
 NEXT_INIT = "next-init/"

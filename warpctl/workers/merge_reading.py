@@ -17,13 +17,20 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from warpctl.merging.groups import Group
+from warpctl.merging.groups import Group, split_into_groups
 from warpctl.merging.task_vector import BLOCK_ELEMENTS
+from warpctl.spec.stage_input import MergeTask
 from warpctl.workers.merge_sources import Sources
 
 Stored = npt.NDArray[Any]
 Buffer = npt.NDArray[np.uint8]
 _ALIGNMENT = 64
+
+MIB = 1024**2
+DEFAULT_MEMORY_BYTES = 1024 * MIB
+OVERHEAD_BYTES = 256 * MIB
+"""Measured: python with numpy, numba and a store's library, the chunks that inputs keep, output buffers."""
+LEAST_WEIGHTS_BYTES = 32 * MIB
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +53,23 @@ class GroupPlan:
     @property
     def is_read_twice(self) -> bool:
         return bool(self.products)
+
+
+def plan_groups(
+    sources: Sources,
+    task: MergeTask,
+    *,
+    memory_bytes: int = DEFAULT_MEMORY_BYTES,
+    needs: Callable[[str], bool] = lambda _: True,
+) -> tuple[GroupPlan, ...]:
+    """The groups in order, and how each is read; `needs` says which tensors are still to be written."""
+    groups = split_into_groups((spec.name for spec in sources.specs), task.granularity)
+    return tuple(plan_group(sources, group, needs, max_bytes=weights_bytes(memory_bytes)) for group in groups)
+
+
+def weights_bytes(memory_bytes: int) -> int:
+    """What of a process's memory its buffers of weights may take: not what python, its libraries and the store's chunks need."""
+    return max(memory_bytes - memory_bytes // 5 - OVERHEAD_BYTES, LEAST_WEIGHTS_BYTES)
 
 
 def plan_group(sources: Sources, group: Group, needs: Callable[[str], bool], *, max_bytes: int) -> GroupPlan:

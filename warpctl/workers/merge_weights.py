@@ -11,19 +11,13 @@ import numpy.typing as npt
 
 from warpctl.errors import NumericsError
 from warpctl.merging.diagnostics import GroupDiagnostics, diagnose
-from warpctl.merging.groups import split_into_groups
+from warpctl.merging.product import Product
 from warpctl.merging.slerp import Slerp, slerp
 from warpctl.merging.task_vector import Float64, add_up, task_gram
 from warpctl.spec.stage_input import MergeTask
-from warpctl.workers.merge_arithmetic import MergeArithmetic, Product
-from warpctl.workers.merge_reading import GroupPlan, Reader, loads_of, plan_group
+from warpctl.workers.merge_arithmetic import MergeArithmetic
+from warpctl.workers.merge_reading import DEFAULT_MEMORY_BYTES, GroupPlan, Reader, loads_of, plan_groups, weights_bytes
 from warpctl.workers.merge_sources import Sources
-
-MIB = 1024**2
-DEFAULT_MEMORY_BYTES = 1024 * MIB
-OVERHEAD_BYTES = 256 * MIB
-"""Measured: python with numpy, numba and a store's library, the chunks that inputs keep, output buffers."""
-LEAST_WEIGHTS_BYTES = 32 * MIB
 
 Stored = npt.NDArray[Any]
 
@@ -73,23 +67,6 @@ def merge_weights(
             diagnostics.append(merging.group(plan))
             output.save_state(diagnostics)
     return diagnostics
-
-
-def plan_groups(
-    sources: Sources,
-    task: MergeTask,
-    *,
-    memory_bytes: int = DEFAULT_MEMORY_BYTES,
-    needs: Callable[[str], bool] = lambda _: True,
-) -> tuple[GroupPlan, ...]:
-    """The groups in order, and how each is read; `needs` says which tensors are still to be written."""
-    groups = split_into_groups((spec.name for spec in sources.specs), task.granularity)
-    return tuple(plan_group(sources, group, needs, max_bytes=weights_bytes(memory_bytes)) for group in groups)
-
-
-def weights_bytes(memory_bytes: int) -> int:
-    """What of a process's memory its buffers of weights may take: not what python, its libraries and the store's chunks need."""
-    return max(memory_bytes - memory_bytes // 5 - OVERHEAD_BYTES, LEAST_WEIGHTS_BYTES)
 
 
 @dataclass(frozen=True)
