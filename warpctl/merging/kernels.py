@@ -8,7 +8,7 @@ Imported by the merge worker alone: numba takes some tenths of a second to impor
 Compiled code is kept where compiled_code.py says.
 """
 
-# ruff: noqa: E402, PLR0917  # numba reads its environment when it is imported; its signatures know positions only
+# ruff: noqa: C901, E402, PLR0917  # loops over loops; numba reads its environment when it is imported; its signatures know positions only
 
 from __future__ import annotations
 
@@ -33,9 +33,10 @@ Float64 = npt.NDArray[np.float64]
 UInt16 = npt.NDArray[np.uint16]
 Stored = npt.NDArray[Any]
 
-_ROWS = 8
-"""Rows of LANES elements in a piece."""
-_PIECE = _ROWS * LANES
+_PIECE = 8 * LANES
+"""Elements worked on at a time: eight rows of LANES. P is for piece, T for the pairs of K rows."""
+_STRIDE = np.uint64(_PIECE * 8 + 128)
+"""Bytes from piece to piece: what lies a multiple of 4 KiB apart looks the same to a processor's store buffer."""
 
 _KINDS: Final = {np.dtype(np.float32): 0, np.dtype(np.float16): 1, np.dtype(np.uint16): 2}
 _FLOAT32, _FLOAT16, _BFLOAT16 = 0, 1, 2
@@ -44,6 +45,7 @@ _MAGNITUDE = np.uint32(0x7FFFFFFF)
 _INFINITY = np.uint32(0x7F800000)
 _BELOW_HALF = np.uint32(0x7FFF)
 _ONE, _SIXTEEN = np.uint32(1), np.uint32(16)
+_TWO, _THREE, _FOUR = np.uint64(2), np.uint64(3), np.uint64(4)
 _TWO_TO_112 = np.float32(2.0**112)
 _TWO_TO_100 = 2.0**100
 
@@ -87,22 +89,36 @@ _loop: Callable[[Callable[..., Any]], Callable[..., Any]] = numba.njit(nogil=Tru
 """Compiled within the kernels that call it."""
 
 
-def _load(builder: Any, bits: int, address: Any, index: Any) -> Any:
-    pointer = builder.inttoptr(address, ir.IntType(bits).as_pointer())
-    return builder.load(builder.gep(pointer, [index]), align=1)
+def _reader(kind: Any, llvm_kind: Any) -> Any:
+    """(address, index) -> the value that many places after an address, which may be any."""
+
+    def read(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        address, index = arguments
+        return builder.load(builder.gep(builder.inttoptr(address, llvm_kind.as_pointer()), [index]), align=1)
+
+    return intrinsic(lambda _context, _address, _index: (kind(numba.uint64, numba.int64), read))
 
 
-@intrinsic  # type: ignore[untyped-decorator]
-def _uint16_at(_context: Any, _address: Any, _index: Any) -> Any:
-    """The uint16 that many places after an address, which need not be even."""
-    signature = numba.uint16(numba.uint64, numba.int64)
-    return signature, lambda _context, builder, _signature, arguments: _load(builder, 16, *arguments)
+def _writer(kind: Any, llvm_kind: Any) -> Any:
+    """(address, index, value) -> nothing."""
+
+    def write(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        address, index, value = arguments
+        builder.store(value, builder.gep(builder.inttoptr(address, llvm_kind.as_pointer()), [index]), align=1)
+        return context.get_dummy_value()
+
+    signature = numba.void(numba.uint64, numba.int64, kind)
+    return intrinsic(lambda _context, _address, _index, _value: (signature, write))
 
 
-@intrinsic  # type: ignore[untyped-decorator]
-def _uint32_at(_context: Any, _address: Any, _index: Any) -> Any:
-    signature = numba.uint32(numba.uint64, numba.int64)
-    return signature, lambda _context, builder, _signature, arguments: _load(builder, 32, *arguments)
+_uint16_at = _reader(numba.uint16, ir.IntType(16))
+_uint32_at = _reader(numba.uint32, ir.IntType(32))
+_float32_at = _reader(numba.float32, ir.FloatType())
+_float64_at = _reader(numba.float64, ir.DoubleType())
+_put_uint16 = _writer(numba.uint16, ir.IntType(16))
+_put_uint32 = _writer(numba.uint32, ir.IntType(32))
+_put_float32 = _writer(numba.float32, ir.FloatType())
+_put_float64 = _writer(numba.float64, ir.DoubleType())
 
 
 @intrinsic  # type: ignore[untyped-decorator]
@@ -118,63 +134,95 @@ def _bits_of(_context: Any, _value: Any) -> Any:
 
 
 @_loop
-def _value(kind: int, address: Any, index: int) -> Any:
-    """One stored value, widened exactly. Inlined: LLVM asks for the kind once, before a loop, and not in it."""
+def _unpack(kind: int, address: Any, size: int, narrow: Any) -> None:
+    """Values of 16 bits into float32, exactly, in loops that know no wider type: vectors are as long as can be."""
     if kind == _BFLOAT16:
-        return np.float64(_float32_of(np.uint32(_uint16_at(address, index)) << _SIXTEEN))
+        for i in range(size):
+            _put_uint32(narrow, i, np.uint32(np.uint32(_uint16_at(address, i)) << _SIXTEEN))
+    else:
+        # A half's exponent and fraction, moved to where a float32 has its own, are that half times 2**-112, subnormals too.
+        for i in range(size):
+            half = np.uint32(_uint16_at(address, i))
+            special = _INFINITY if np.uint32(half & np.uint32(0x7C00)) == np.uint32(0x7C00) else np.uint32(0)
+            sign = np.uint32((half & np.uint32(0x8000)) << _SIXTEEN)
+            small = _float32_of(np.uint32(np.uint32((half & np.uint32(0x7FFF)) << np.uint32(13)) | sign | special))
+            _put_float32(narrow, i, small * _TWO_TO_112)
+
+
+@_loop
+def _without_halves(kind: int, address: Any, size: int, narrow: Any) -> Any:
+    """Kind and address of what `_value` takes."""
     if kind == _FLOAT16:
-        # Its exponent and fraction, moved to where a float32 has its own, are this half times 2**-112, subnormals too.
-        half = np.uint32(_uint16_at(address, index))
-        special = _INFINITY if (half & np.uint32(0x7C00)) == np.uint32(0x7C00) else np.uint32(0)
-        sign = (half & np.uint32(0x8000)) << _SIXTEEN
-        small = _float32_of(((half & np.uint32(0x7FFF)) << np.uint32(13)) | sign | special)
-        return np.float64(small * _TWO_TO_112)
-    return np.float64(_float32_of(_uint32_at(address, index)))
+        _unpack(kind, address, size, narrow)
+        return _FLOAT32, narrow
+    return kind, address
 
 
 @_loop
-def _address_of(kind: int, address: Any, element: int) -> Any:
-    return address + np.uint64(element) * np.uint64(4 if kind == _FLOAT32 else 2)
+def _value(kind: int, address: Any, index: int) -> Any:
+    """A float32 or bfloat16, widened. Inlined: LLVM asks for the kind once, before a loop, and not in it."""
+    if kind == _BFLOAT16:
+        return np.float64(_float32_of(np.uint32(np.uint32(_uint16_at(address, index)) << _SIXTEEN)))
+    return np.float64(_float32_at(address, index))
 
 
 @_loop
-def _scaled(kind: int, address: Any, size: int, factor: float, result: Any) -> None:
+def _widen(kind: int, address: Any, size: int, result: Any) -> None:
     for i in range(size):
-        result[i] = factor * _value(kind, address, i)
+        _put_float64(result, i, _value(kind, address, i))
 
 
 @_loop
 def _difference(kind: int, address: Any, size: int, subtracted: Any, result: Any) -> None:
     for i in range(size):
-        result[i] = _value(kind, address, i) - subtracted[i]
+        _put_float64(result, i, _value(kind, address, i) - _float64_at(subtracted, i))
 
 
 @_loop
-def _first_two(first_factor: float, first: Any, kind: int, address: Any, size: int, factor: float, result: Any) -> None:
-    for i in range(size):
-        result[i] = first_factor * first[i] + factor * _value(kind, address, i)
+def _clear(start: int, stop: int, result: Any) -> None:
+    for i in range(start, stop):
+        _put_float64(result, i, 0.0)
 
 
 @_loop
-def _add(kind: int, address: Any, size: int, factor: float, result: Any) -> None:
+def _scaled(factor: float, kind: int, address: Any, size: int, result: Any) -> None:
     for i in range(size):
-        result[i] += factor * _value(kind, address, i)
+        _put_float64(result, i, factor * _value(kind, address, i))
+
+
+@_loop
+def _first_two(factor_a: float, a: Any, factor_b: float, kind: int, b: Any, size: int, result: Any) -> None:
+    for i in range(size):
+        term_a, term_b = factor_a * np.float64(_float32_at(a, i)), factor_b * _value(kind, b, i)
+        _put_float64(result, i, term_a + term_b)
+
+
+@_loop
+def _add(factor: float, kind: int, address: Any, size: int, result: Any) -> None:
+    for i in range(size):
+        _put_float64(result, i, _float64_at(result, i) + factor * _value(kind, address, i))
+
+
+@_loop
+def _interpolate(factor_a: float, a: Any, factor_b: float, b: Any, size: int, result: Any) -> None:
+    for i in range(size):
+        _put_float64(result, i, factor_a * np.float64(_float32_at(a, i)) + factor_b * _float64_at(b, i))
 
 
 @_loop
 def _add_rows(a: Any, b: Any, lanes: Any) -> None:
     """The products of a whole piece, row after row; written out so that a lane stays in its register for all rows."""
     for i in range(LANES):
-        total = lanes[i]
-        total += a[i] * b[i]
-        total += a[i + LANES] * b[i + LANES]
-        total += a[i + 2 * LANES] * b[i + 2 * LANES]
-        total += a[i + 3 * LANES] * b[i + 3 * LANES]
-        total += a[i + 4 * LANES] * b[i + 4 * LANES]
-        total += a[i + 5 * LANES] * b[i + 5 * LANES]
-        total += a[i + 6 * LANES] * b[i + 6 * LANES]
-        total += a[i + 7 * LANES] * b[i + 7 * LANES]
-        lanes[i] = total
+        lane = _float64_at(lanes, i)
+        lane += _float64_at(a, i) * _float64_at(b, i)
+        lane += _float64_at(a, i + LANES) * _float64_at(b, i + LANES)
+        lane += _float64_at(a, i + 2 * LANES) * _float64_at(b, i + 2 * LANES)
+        lane += _float64_at(a, i + 3 * LANES) * _float64_at(b, i + 3 * LANES)
+        lane += _float64_at(a, i + 4 * LANES) * _float64_at(b, i + 4 * LANES)
+        lane += _float64_at(a, i + 5 * LANES) * _float64_at(b, i + 5 * LANES)
+        lane += _float64_at(a, i + 6 * LANES) * _float64_at(b, i + 6 * LANES)
+        lane += _float64_at(a, i + 7 * LANES) * _float64_at(b, i + 7 * LANES)
+        _put_float64(lanes, i, lane)
 
 
 @_loop
@@ -183,93 +231,97 @@ def _halved(lanes: Any) -> Any:
     half = LANES // 2
     while half:
         for i in range(half):
-            lanes[i] += lanes[i + half]
+            _put_float64(lanes, i, _float64_at(lanes, i) + _float64_at(lanes, i + half))
         half //= 2
-    return lanes[0]
+    return _float64_at(lanes, 0)
 
 
-@_compiled("void(int64[::1], uint64[::1], int64, int64, float64[:,:,::1])")
-def _inner_products(kinds_K: Any, addresses_K: Any, start: int, stop: int, products_BKK: Any) -> None:
+@_loop
+def _place_of(kind: int, address: Any, element: int) -> Any:
+    return address + np.uint64(element) * np.uint64(4 if kind == _FLOAT32 else 2)
+
+
+@_compiled("void(int64[::1], uint64[::1], int64, int64, uint64, float64[:,:,::1])")
+def _inner_products(kinds_K: Any, addresses_K: Any, start: int, stop: int, scratch: Any, products_BKK: Any) -> None:
+    """Scratch: a narrow piece, K wide ones, then the lanes of each pair."""
     num_rows = kinds_K.size
-    wide_KN = np.empty((num_rows, _PIECE))
-    lanes_PL = np.empty((num_rows * (num_rows + 1) // 2, LANES))
+    narrow, wide, lanes = scratch, scratch + _STRIDE, scratch + np.uint64(num_rows + 1) * _STRIDE
     for block in range(products_BKK.shape[0]):
-        lanes_PL[:] = 0.0
+        for pair in range(num_rows * (num_rows + 1) // 2):
+            _clear(0, LANES, lanes + np.uint64(pair) * _STRIDE)
         first = start + block * BLOCK_ELEMENTS
         last = min(first + BLOCK_ELEMENTS, stop)
         for element in range(first, last, _PIECE):
             size = min(_PIECE, last - element)
-            if size < _PIECE:
-                wide_KN[:] = 0.0
             for row in range(num_rows):
-                address = _address_of(kinds_K[row], addresses_K[row], element)
+                kind, place = kinds_K[row], _place_of(kinds_K[row], addresses_K[row], element)
+                kind, place = _without_halves(kind, place, size, narrow)
+                vector = wide + np.uint64(row) * _STRIDE
                 if row == 0:
-                    _scaled(kinds_K[0], address, size, 1.0, wide_KN[0])
+                    _widen(kind, place, size, vector)
                 else:
-                    _difference(kinds_K[row], address, size, wide_KN[0], wide_KN[row])
+                    _difference(kind, place, size, wide, vector)
+                _clear(size, _PIECE, vector)
             pair = 0
             for row in range(num_rows):
                 for column in range(row + 1):
-                    _add_rows(wide_KN[row], wide_KN[column], lanes_PL[pair])
+                    one, two = wide + np.uint64(row) * _STRIDE, wide + np.uint64(column) * _STRIDE
+                    _add_rows(one, two, lanes + np.uint64(pair) * _STRIDE)
                     pair += 1
         pair = 0
         for row in range(num_rows):
             for column in range(row + 1):
-                products_BKK[block, row, column] = products_BKK[block, column, row] = _halved(lanes_PL[pair])
+                total = _halved(lanes + np.uint64(pair) * _STRIDE)
+                products_BKK[block, row, column] = products_BKK[block, column, row] = total
                 pair += 1
 
 
 @_loop
-def _round_to_float32(exact_N: Any, rounded_N: Any) -> bool:
-    """Whether all of them are finite: found in integers, whose maximum may be taken in any order, hence in vectors."""
+def _round_to_float32(exact: Any, size: int, rounded: Any) -> Any:
+    """The largest magnitude, in bits: a maximum of integers may be taken in any order, hence in vectors."""
     largest = np.uint32(0)
-    for i in range(rounded_N.size):
-        rounded = np.float32(exact_N[i])
-        rounded_N[i] = rounded
-        largest = max(largest, np.uint32(_bits_of(rounded) & _MAGNITUDE))
-    return bool(largest < _INFINITY)
+    for i in range(size):
+        near = np.float32(_float64_at(exact, i))
+        _put_float32(rounded, i, near)
+        largest = max(largest, np.uint32(_bits_of(near) & _MAGNITUDE))
+    return largest
 
 
 @_loop
-def _round_to_bfloat16(exact_N: Any, rounded_N: Any) -> bool:
+def _round_to_bfloat16(exact: Any, size: int, near: Any, error: Any, rounded: Any) -> Any:
     """By way of float32, whose own rounding matters where it makes a tie of what was none: its error then decides.
 
     The error is scaled, else it could vanish in float32; where that makes it Inf, its sign is what counts.
     """
+    for i in range(size):
+        value = np.float32(_float64_at(exact, i))
+        _put_float32(near, i, value)
+        _put_float32(error, i, np.float32((_float64_at(exact, i) - np.float64(value)) * _TWO_TO_100))
     largest = np.uint32(0)
-    for i in range(rounded_N.size):
-        near = np.float32(exact_N[i])
-        error = np.float32((exact_N[i] - np.float64(near)) * _TWO_TO_100)
-        bits = _bits_of(near)
-        is_odd = (bits >> _SIXTEEN) & _ONE
-        is_farther_from_0 = np.uint32(((bits ^ _bits_of(error)) >> np.uint32(31)) ^ _ONE)
-        up = is_odd if error == np.float32(0) else is_farther_from_0
-        rounded = np.uint32(bits + _BELOW_HALF + up)
-        rounded_N[i] = np.uint16(rounded >> _SIXTEEN)
-        largest = max(largest, np.uint32(bits & _MAGNITUDE), np.uint32(rounded & _MAGNITUDE))
+    for i in range(size):
+        bits, error_bits = _uint32_at(near, i), _uint32_at(error, i)
+        is_odd = np.uint32((bits >> _SIXTEEN) & _ONE)
+        is_farther_from_0 = np.uint32(((bits ^ error_bits) >> np.uint32(31)) ^ _ONE)
+        up = is_odd if np.uint32(error_bits & _MAGNITUDE) == np.uint32(0) else is_farther_from_0
+        whole = np.uint32(bits + _BELOW_HALF + up)
+        _put_uint16(rounded, i, np.uint16(whole >> _SIXTEEN))
+        largest = max(largest, np.uint32(bits & _MAGNITUDE), np.uint32(whole & _MAGNITUDE))
+    return largest
+
+
+@_loop
+def _round(exact: Any, size: int, offset: int, scratch: Any, float32: Any, bfloat16: Any) -> bool:
+    """Whether all values wanted are finite; an address of 0 is not wanted."""
+    largest = np.uint32(0)
+    if float32:
+        largest = _round_to_float32(exact, size, float32 + np.uint64(offset) * np.uint64(4))
+    if bfloat16:
+        place = bfloat16 + np.uint64(offset) * np.uint64(2)
+        largest = max(largest, _round_to_bfloat16(exact, size, scratch, scratch + _STRIDE, place))
     return bool(largest < _INFINITY)
 
 
-@_loop
-def _round(exact_N: Any, start: int, float32_N: Any, bfloat16_N: Any) -> bool:
-    fits = True
-    if float32_N.size:
-        fits &= _round_to_float32(exact_N, float32_N[start : start + exact_N.size])
-    if bfloat16_N.size:
-        fits &= _round_to_bfloat16(exact_N, bfloat16_N[start : start + exact_N.size])
-    return fits
-
-
-@_loop
-def _interpolate(init_factor: float, init: Any, merged_factor: float, merged: Any, next_init: Any) -> None:
-    for i in range(next_init.size):
-        next_init[i] = init_factor * init[i] + merged_factor * merged[i]
-
-
-@_compiled(
-    "boolean(int64[::1], uint64[::1], int64, int64, float64[::1], float64,"
-    " float32[::1], uint16[::1], float32[::1], uint16[::1])"
-)
+@_compiled("boolean(int64[::1], uint64[::1], int64, int64, float64[::1], float64, uint64, uint64[::1])")
 def _combine(
     kinds_K: Any,
     addresses_K: Any,
@@ -277,48 +329,52 @@ def _combine(
     stop: int,
     factors_K: Any,
     liti_rate: float,
-    merged_float32_N: Any,
-    merged_bfloat16_N: Any,
-    next_init_float32_N: Any,
-    next_init_bfloat16_N: Any,
+    scratch: Any,
+    results: Any,
 ) -> bool:
-    """Terms with factor 0 are left out, as in liti.py."""
-    init_P, merged_P, next_init_P = np.empty(_PIECE), np.empty(_PIECE), np.empty(_PIECE)
+    """Terms with factor 0 are left out, as in liti.py. Scratch: six pieces. Results: merged in both types, next init in both."""
+    narrow, merged, interpolated = scratch + _STRIDE, scratch + _TWO * _STRIDE, scratch + _THREE * _STRIDE
+    rest = scratch + _FOUR * _STRIDE
     fits = True
     for element in range(start, stop, _PIECE):
         size = min(_PIECE, stop - element)
-        init, merged, next_init = init_P[:size], merged_P[:size], next_init_P[:size]
-        _scaled(kinds_K[0], _address_of(kinds_K[0], addresses_K[0], element), size, 1.0, init)
+        init = _place_of(kinds_K[0], addresses_K[0], element)
+        if kinds_K[0] != _FLOAT32:
+            _unpack(kinds_K[0], init, size, scratch)
+            init = scratch
         is_first = True
         for row in range(1, kinds_K.size):
-            kind, factor = kinds_K[row], factors_K[row]
-            address = _address_of(kind, addresses_K[row], element)
-            if factor == 0.0:
+            if factors_K[row] == 0.0:
                 continue
+            kind, place = kinds_K[row], _place_of(kinds_K[row], addresses_K[row], element)
+            kind, place = _without_halves(kind, place, size, narrow)
             if not is_first:
-                _add(kind, address, size, factor, merged)
+                _add(factors_K[row], kind, place, size, merged)
             elif factors_K[0] == 0.0:
-                _scaled(kind, address, size, factor, merged)
+                _scaled(factors_K[row], kind, place, size, merged)
             else:
-                _first_two(factors_K[0], init, kind, address, size, factor, merged)
+                _first_two(factors_K[0], init, factors_K[row], kind, place, size, merged)
             is_first = False
         if is_first:
-            merged[:] = init  # no member counts: factors_K[0] is 1
-        fits &= _round(merged, element - start, merged_float32_N, merged_bfloat16_N)
-        if next_init_float32_N.size or next_init_bfloat16_N.size:
-            if liti_rate == 0.0:
-                next_init = init
-            elif liti_rate == 1.0:
-                next_init = merged
-            else:
-                _interpolate(1.0 - liti_rate, init, liti_rate, merged, next_init)
-            fits &= _round(next_init, element - start, next_init_float32_N, next_init_bfloat16_N)
+            _widen(_FLOAT32, init, size, merged)  # no member counts: factors_K[0] is 1
+        fits &= _round(merged, size, element - start, rest, results[0], results[1])
+        if not results[2] and not results[3]:
+            continue
+        next_init = merged if liti_rate == 1.0 else interpolated
+        if liti_rate == 0.0:
+            _widen(_FLOAT32, init, size, next_init)
+        elif liti_rate != 1.0:
+            _interpolate(1.0 - liti_rate, init, liti_rate, merged, size, next_init)
+        fits &= _round(next_init, size, element - start, rest, results[2], results[3])
     return fits
 
 
 def inner_products(inputs: Inputs, elements: slice, products_BKK: Float64) -> None:
     """task_vector.inner_products of consecutive blocks, to the bit. `elements` begin with a block; B is their number of blocks."""
-    _inner_products(inputs.kinds_K, inputs.addresses_K, elements.start, elements.stop, products_BKK)
+    num_rows = inputs.kinds_K.size
+    scratch = _scratch(1 + num_rows + num_rows * (num_rows + 1) // 2)
+    place = elements.start, elements.stop
+    _inner_products(inputs.kinds_K, inputs.addresses_K, *place, _address(scratch), products_BKK)
 
 
 def combine(
@@ -336,5 +392,23 @@ def combine(
     """
     factors_K = np.array([1.0 - math.fsum(slerp_weights_M), *slerp_weights_M])
     place = elements.start, elements.stop
-    if not _combine(inputs.kinds_K, inputs.addresses_K, *place, factors_K, liti_rate, *merged, *next_init):
+    wanted: tuple[Stored, ...] = (*merged, *next_init)
+    for array, dtype in zip(wanted, (np.float32, np.uint16) * 2, strict=True):
+        if (
+            array.dtype != dtype
+            or array.size not in (0, elements.stop - elements.start)
+            or not array.flags.c_contiguous
+        ):
+            raise ValueError(f"{array.size} elements of {array.dtype} for those of {elements}")
+    scratch = _scratch(6)
+    results = np.array([_address(array) if array.size else 0 for array in wanted], np.uint64)
+    if not _combine(inputs.kinds_K, inputs.addresses_K, *place, factors_K, liti_rate, _address(scratch), results):
         raise FloatingPointError("beyond the range of its type")
+
+
+def _scratch(num_pieces: int) -> npt.NDArray[np.uint8]:
+    return np.empty(num_pieces * int(_STRIDE), np.uint8)
+
+
+def _address(array: Stored) -> np.uint64:
+    return np.uint64(array.__array_interface__["data"][0])

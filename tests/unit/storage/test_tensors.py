@@ -232,3 +232,15 @@ def test_the_index_of_what_is_written_is_what_transformers_expects(store):
     found = json.loads(written(store, publication).read(INDEX))
     assert found["metadata"]["total_size"] == sum(value.nbytes for value in WEIGHTS.values())
     assert set(found["weight_map"]) == set(NAMES)
+
+
+def test_values_that_have_the_stored_type_are_written_as_they_are_and_others_but_float32_refused(store):
+    publication = publication_of(store)
+    stored = np.arange(16, dtype=np.uint16)
+    specs = [TensorSpec("w", (16,))]
+    with CheckpointWriter(publication, prefix="a/", specs=specs, dtype="BF16") as writer:
+        writer.append("w", stored)
+    with pytest.raises(ValueError, match="uint16"), CheckpointWriter(publication, prefix="b/", specs=specs) as writer:
+        writer.append("w", stored)
+    found = Checkpoint.open(written(store, publication), prefix="a/").read_raw("w")
+    assert (found.dtype, found.tobytes()) == (np.uint16, stored.tobytes())
