@@ -114,8 +114,9 @@ def test_parts_of_a_multipart_upload_are_sent_side_by_side_and_no_more_than_four
     with store.open_write("file") as sink:
         for _ in range(6):
             sink.write(bytes(PART_BYTES))
+        most_in_flight = cloud.proxy.most_in_flight
 
-    assert cloud.proxy.most_in_flight == expected
+    assert most_in_flight == expected
     assert store.stat("file").size == 6 * PART_BYTES
 
 
