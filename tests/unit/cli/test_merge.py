@@ -18,6 +18,7 @@ from tests.unit.cli.conftest import Place
 from warpctl.storage.local_files import LocalFiles
 from warpctl.storage.plain_folder import PlainFolder
 from warpctl.storage.tensors import Checkpoint
+from warpctl.workers import merge_reading
 from warpctl.workers import merge_weights as merging
 
 INIT = random_weights(0)
@@ -54,7 +55,8 @@ def test_json_is_one_document_on_stdout(models: Place, warpctl) -> None:
     assert document["plan"]["bytesToRead"] == sum(4 * 3 * value.size for value in INIT.values())
 
 
-def test_a_dry_run_writes_nothing(models: Place, warpctl) -> None:
+def test_a_dry_run_writes_nothing(models: Place, warpctl, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(merge_reading, "LEAST_WEIGHTS_BYTES", 1000)
     said = warpctl(models, *ARGUMENTS, "--out", "out", "--dry-run", "--granularity", "Global", "--memory", "1KiB")
 
     assert said.code == 0, said.err
