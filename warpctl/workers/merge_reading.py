@@ -25,6 +25,8 @@ from warpctl.workers.merge_sources import Sources
 Stored = npt.NDArray[Any]
 Buffer = npt.NDArray[np.uint8]
 _ALIGNMENT = 64
+LOADS_AHEAD = 3
+"""However much memory there is: more than the next few loads is not wanted early."""
 
 MIB = 1024**2
 DEFAULT_MEMORY_BYTES = 1024 * MIB
@@ -134,7 +136,10 @@ class Reader:
             self._read_ahead()
 
     def _read_ahead(self) -> None:
-        while self._next is not None and (buffer := self._buffer(self._next.num_bytes)) is not None:
+        while self._next is not None and len(self._pending) < LOADS_AHEAD:
+            buffer = self._buffer(self._next.num_bytes)
+            if buffer is None:
+                return
             reading = self._thread.submit(_read, self._sources, self._next, buffer)
             self._pending.append((self._next, buffer, reading))
             self._next = next(self._loads, None)

@@ -17,7 +17,7 @@ from warpctl.merging.task_vector import BLOCK_ELEMENTS
 from warpctl.storage.store import Store
 from warpctl.workers import merge_reading
 from warpctl.workers.merge import open_source
-from warpctl.workers.merge_reading import GroupPlan, Reader, loads_of, plan_group
+from warpctl.workers.merge_reading import LOADS_AHEAD, GroupPlan, Reader, loads_of, plan_group
 from warpctl.workers.merge_sources import Sources
 
 SHAPES = {"a.0.w": (40,), "a.1.w": (3, 50), "big.weight": (3 * BLOCK_ELEMENTS + 17,), "norm.weight": (8,)}
@@ -110,6 +110,15 @@ def test_the_next_slices_are_read_while_these_are_worked_on(sources: Sources, mo
     monkeypatch.setattr(merge_reading, "_read", noted)
     with Reader(sources, loads, max_bytes=10**9) as reader, reader.take(loads[0]):
         assert second.wait(10)
+
+
+def test_only_the_next_few_loads_are_held_however_much_memory_there_is(sources: Sources) -> None:
+    loads = list(loads_of(plans_of(sources, 10**9))) * 3
+    with Reader(sources, loads, max_bytes=10**9) as reader:
+        for load in loads:
+            with reader.take(load):
+                assert len(reader._pending) <= LOADS_AHEAD
+    assert len(loads) > 2 * LOADS_AHEAD
 
 
 def test_a_read_that_fails_is_told_where_its_weights_are_needed(sources: Sources) -> None:
