@@ -1,7 +1,7 @@
 # The manual of this repository: every verb with one line of help.
 .DEFAULT_GOAL := help
 SHELL := bash
-.PHONY: help setup demo cluster cluster-down test bench-rl bench-evaluate bench-controller check fmt generate lock clean
+.PHONY: help setup demo cluster cluster-down test bench-rl bench-evaluate bench-controller bench-merge check fmt generate lock clean
 
 help: ## show this help
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -29,6 +29,9 @@ bench-evaluate: setup ## CPU seconds of evaluating 24 points of 256 completions
 
 bench-controller: setup ## the controller under 10, 100 and 1,000 live runs on a real API server (about 15 minutes; RUNS=5,20 is quick)
 	@PYTHONPATH=. OMP_NUM_THREADS=1 .venv/bin/python -m tests.benchmarks.controller --runs $${RUNS:-10,100,1000}
+
+bench-merge: setup ## merging beside the copy of its bytes, mergekit and obstore (an hour, 20 GB of disk; OPTIONS="--scale 0.05" is quick)
+	@.ci/bench-merge $(OPTIONS)
 
 check: setup ## what is known without running anything: style, types, floors, generated files
 	@.ci/check

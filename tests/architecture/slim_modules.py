@@ -20,6 +20,7 @@ SLIM_WORKERS = (
     "warpctl.workers.import_",
     "warpctl.workers.imports",
     "warpctl.workers.merge",
+    "warpctl.workers.merge_folders",
     "warpctl.workers.report",
     "warpctl.workers.sources",
 )

@@ -13,6 +13,7 @@ HERE = Path(__file__).parent
 NOT_FOR_HELP = (
     *HEAVY_LIBRARIES,
     *(
+        "numba",
         "numpy",
         "fsspec",
         "gcsfs",

@@ -154,6 +154,19 @@ def test_a_root_that_cannot_be_written_to_is_not_and_tmp_is(node_cluster, core, 
     assert "Read-only file system" in log
 
 
+def test_the_slim_image_merges_at_once_with_kernels_compiled_when_it_was_built(node_cluster, core, namespace) -> None:
+    """Its root cannot be written to, and a pod has no ten seconds for a compiler."""
+    code = """
+from warpctl.merging import kernels
+found = [kernels._widen_bfloat16, kernels._widen_float32, kernels._products, kernels._combine]
+print(*(sum(each.stats.cache_misses.values()) for each in found))
+"""
+    pod = pod_template(node_cluster.slim_image(), "python", "-P", "-c", code)
+    end, log = run_pod(core, namespace, "kernels", pod)
+
+    assert (end.exit_code, log.split()) == (0, ["0"] * 4), log
+
+
 def test_the_slim_image_is_warpctl_without_torch(node_cluster, core, namespace) -> None:
     code = """
 import importlib.util, warpctl.workers.merge, warpctl.workers.import_, warpctl.workers.report, vl_convert, s3fs, os, sys

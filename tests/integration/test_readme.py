@@ -56,7 +56,7 @@ def test_every_other_command_runs_in_the_order_of_the_readme(tmp_path: Path) -> 
         assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
         outputs[command.split()[1]] = done.stdout + done.stderr
 
-    assert list(outputs) == ["validate", "plan", "run", "status", "logs", "export", "gc"]
+    assert list(outputs) == ["validate", "plan", "run", "status", "logs", "export", "gc", "merge"]
     assert "succeeded" in outputs["run"]
     assert (tmp_path / "policy" / "model.safetensors").exists()
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import random
 import socket
 import struct
 import threading
@@ -37,6 +38,10 @@ class Fault:
     """Forward half of the body and reset both connections: a client that dies while it uploads."""
     delay_seconds: float = 0.0
     """Wait, then forward."""
+    alter_request: bool = False
+    """Forward with one byte in the middle of the body changed."""
+    alter_response: bool = False
+    """Forward, then answer with one byte in the middle of the body changed."""
     forget_precondition: bool = False
     """Forward without If-None-Match and ifGenerationMatch: a store that cannot create once."""
 
@@ -61,8 +66,18 @@ class FaultProxy:
     """Let one conditional PUT through at a time, for a server that tests and writes in two steps."""
     orders: list[Order] = field(default_factory=list)
     seen: list[tuple[str, str]] = field(default_factory=list)
+    in_flight: int = 0
+    """Requests that are being forwarded now."""
+    most_in_flight: int = 0
+    """The most of them at once since `clear`."""
     lock: Any = field(default_factory=threading.Lock)
     conditional: Any = field(default_factory=threading.Lock)
+    share: float = 0.0
+    """Of the requests without an order, this share meets one of `some_faults`, by chance."""
+    some_faults: tuple[Fault, ...] = ()
+    chance: random.Random = field(default_factory=lambda: random.Random(7))
+    num_failed: int = 0
+    """By chance."""
 
     @property
     def endpoint(self) -> str:
@@ -78,6 +93,14 @@ class FaultProxy:
         with self.lock:
             self.orders.clear()
             self.seen.clear()
+            self.share, self.num_failed = 0.0, 0
+            self.most_in_flight = self.in_flight
+
+    def count(self, change: int) -> None:
+        """One request more, or one less, is in flight."""
+        with self.lock:
+            self.in_flight += change
+            self.most_in_flight = max(self.most_in_flight, self.in_flight)
 
     def take(self, method: str, target: str) -> Fault | None:
         """The fault for this request, used up."""
@@ -87,6 +110,9 @@ class FaultProxy:
                 if order.times and order.method in ("", method) and order.contains in target:
                     order.times -= 1
                     return order.fault
+            if self.chance.random() < self.share:
+                self.num_failed += 1
+                return self.chance.choice(self.some_faults)
             return None
 
 
@@ -99,7 +125,20 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _serve(self) -> None:
         body = self._body()
-        fault = self.proxy.take(self.command, self.path)
+        self.proxy.count(1)
+        self.is_counted = True
+        try:
+            self._serve_with(body, self.proxy.take(self.command, self.path))
+        finally:
+            self._leave()
+
+    def _leave(self) -> None:
+        """No longer in flight: before the first byte of the answer, after which the client may send the next request."""
+        if self.is_counted:
+            self.is_counted = False
+            self.proxy.count(-1)
+
+    def _serve_with(self, body: bytes, fault: Fault | None) -> None:
         if fault is None:
             self._forward(body)
         elif fault.status:
@@ -114,7 +153,8 @@ class _Handler(BaseHTTPRequestHandler):
             if fault.forget_precondition:
                 del self.headers["If-None-Match"]
                 self.path = self.path.replace("ifGenerationMatch=0", "")
-            self._forward(body, lose=fault.lose_response, cut=fault.cut_response)
+            body = _altered(body) if fault.alter_request else body
+            self._forward(body, lose=fault.lose_response, cut=fault.cut_response, alter=fault.alter_response)
 
     do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = do_PATCH = _serve  # noqa: N815 - http.server's names
 
@@ -133,7 +173,7 @@ class _Handler(BaseHTTPRequestHandler):
         kept = [(k, v) for k, v in self.headers.items() if k.lower() not in (*_HOP_BY_HOP, "content-length", "expect")]
         return [*kept, ("Content-Length", str(length)), ("Connection", "close")]
 
-    def _forward(self, body: bytes, *, lose: bool = False, cut: bool = False) -> None:
+    def _forward(self, body: bytes, *, lose: bool = False, cut: bool = False, alter: bool = False) -> None:
         is_conditional = self.proxy.serialise_conditional and "If-None-Match" in self.headers
         with self.proxy.conditional if is_conditional else contextlib.nullcontext():
             upstream = http.client.HTTPConnection(*self.proxy.upstream, timeout=60)
@@ -148,7 +188,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._reset()
             return
         headers = [(k, v) for k, v in response.getheaders() if k.lower() not in _HOP_BY_HOP]
-        self._answer(response.status, headers, data, cut=cut)
+        self._answer(response.status, headers, _altered(data) if alter else data, cut=cut)
 
     def _send_half(self, body: bytes) -> None:
         with socket.create_connection(self.proxy.upstream, timeout=60) as upstream:
@@ -157,6 +197,7 @@ class _Handler(BaseHTTPRequestHandler):
             _linger_zero(upstream)
 
     def _answer(self, status: int, headers: list[tuple[str, str]], data: bytes, *, cut: bool = False) -> None:
+        self._leave()
         self.send_response_only(status)
         has_body = self.command != "HEAD" and status not in (204, 304)
         for key, value in headers:
@@ -171,8 +212,14 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
 
     def _reset(self) -> None:
+        self._leave()
         _linger_zero(self.connection)
         self.close_connection = True
+
+
+def _altered(body: bytes) -> bytes:
+    middle = len(body) // 2
+    return body[:middle] + bytes([body[middle] ^ 1]) + body[middle + 1 :]
 
 
 def _linger_zero(connection: socket.socket) -> None:

@@ -21,6 +21,7 @@ from warpctl.cli.export import export
 from warpctl.cli.gc import gc
 from warpctl.cli.get import get
 from warpctl.cli.logs import logs
+from warpctl.cli.merge import merge
 from warpctl.cli.plan import plan
 from warpctl.cli.report import report
 from warpctl.cli.run import run
@@ -48,6 +49,7 @@ app.command(short_help="Look at a run: conditions, stages, front.")(status)
 app.command(short_help="Print what the workers said.")(logs)
 app.command(short_help="Print, or first make, the report of a run.")(report)
 app.command(short_help="Write a point of the front as a model folder.")(export)
+app.command(short_help="Merge checkpoints that no run made.")(merge)
 app.command(short_help="Show, or sweep, what no run wants any more.")(gc)
 app.command(short_help="Hand WarpRuns to a cluster.")(apply)
 app.command(short_help="In a cluster: what a changed file would rerun, cancel, reuse.")(diff)

@@ -36,6 +36,7 @@ from warpctl.executors.progress import read_progress
 from warpctl.plan.actions import Start
 from warpctl.plan.observed import Attempt, AttemptState, FailureClass
 from warpctl.render.stage_input import stage_input
+from warpctl.spec.compute import memory_bytes
 from warpctl.spec.stage_input import ENVIRONMENT_VARIABLE, Resources, StageKind
 from warpctl.spec.warp_run import WarpRun
 from warpctl.storage.store import Store
@@ -153,7 +154,8 @@ class LocalExecutor:
         return self._folder_of(attempt) / "log.txt"
 
     def _spawn(self, start: Start, attempt_id: str, place: Place, folder: Path) -> None:
-        resources = Resources(gpus=len(place.gpus), threads=place.cores)
+        compute = self.run.spec.compute.of(start.stage.kind)
+        resources = Resources(gpus=len(place.gpus), threads=place.cores, memory_bytes=memory_bytes(compute))
         told = stage_input(self.run, start, attempt_id=attempt_id, storage=self.store.root, resources=resources)
         environment = self._worker_environment(start.stage.kind, place)
         environment[ENVIRONMENT_VARIABLE] = told.to_json()

@@ -10,7 +10,7 @@ from warpctl.render.failure_policy import CONTAINER, pod_failure_policy
 from warpctl.render.metadata import labels, notes, owned_by_run, queue_labels
 from warpctl.render.pod import ATTEMPT_REFERENCES, pod_spec
 from warpctl.render.stage_input import stage_input
-from warpctl.spec.compute import num_cores
+from warpctl.spec.compute import memory_bytes, num_cores
 from warpctl.spec.controller_config import ControllerConfig
 from warpctl.spec.stage_input import Resources
 from warpctl.spec.warp_run import WarpRun
@@ -31,7 +31,9 @@ def render_job(run: WarpRun, start: Start, *, storage: str, uid: str, config: Co
         start,
         attempt_id="",
         storage=storage,
-        resources=Resources(gpus=compute.gpus, threads=num_cores(compute, config.defaults.cpu)),
+        resources=Resources(
+            gpus=compute.gpus, threads=num_cores(compute, config.defaults.cpu), memory_bytes=memory_bytes(compute)
+        ),
     )
     attempt_id = "-".join((str(start.number), *ATTEMPT_REFERENCES))
     # The kubelet expands $(NAME) in values; a spec's own text may hold a dollar sign, which is doubled.

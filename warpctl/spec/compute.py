@@ -18,14 +18,16 @@ class StageCompute(SpecModel):
     """Resources of one stage kind."""
 
     nodes: Annotated[int, Ge(1), Le(256)] = 1
-    """Pods that work on one stage together; torchrun's PET_* tell them of each other. The workers of 0.1 compute on one device and
-    do not divide a stage: every further node repeats its work, and the first to publish wins. Leave it at 1."""
+    """Pods that work on one stage together; torchrun's PET_* tell them of each other. Those of a merge share its output's files out
+    among themselves, and the last one publishes. The workers of rl and evaluate compute on one device in 0.1 and do not divide a
+    stage: every further node repeats its work, and the first to publish wins. Leave theirs at 1."""
     gpus: Annotated[int, Ge(0), Le(64)] = 0
     """GPUs of each node."""
     cpu: Quantity | None = None
     """CPU cores of each node, as a Kubernetes quantity; locally the number of stages at once follows from it (null: 1)."""
     memory: Quantity | None = None
-    """Memory of each node, as a Kubernetes quantity; not enforced locally."""
+    """Memory of each node, as a Kubernetes quantity; not enforced locally. A merge keeps to it by itself (null: to 1Gi): what does
+    not fit is read twice."""
     shared_memory: Quantity | None = None
     """Most of that memory that /dev/shm may take; null: the controller's default. Ignored locally."""
     scratch: Quantity | None = None
@@ -62,6 +64,11 @@ class Compute(SpecModel):
 def num_cores(compute: StageCompute, default: str = "1") -> int:
     """Whole cores that a stage takes: its cpu quantity rounded up, `default` where nothing is said."""
     return max(1, math.ceil(amount(compute.cpu or default)))
+
+
+def memory_bytes(compute: StageCompute) -> int:
+    """Memory of a node of a stage, 0 where nothing is said."""
+    return math.ceil(amount(compute.memory)) if compute.memory else 0
 
 
 class Retry(SpecModel):

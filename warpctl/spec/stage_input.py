@@ -134,6 +134,8 @@ class Resources(SpecModel):
 
     gpus: int = 0
     threads: int = 1
+    memory_bytes: int = 0
+    """What the spec says of memory; 0 where it says nothing."""
 
 
 class StageInput(SpecModel):

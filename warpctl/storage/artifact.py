@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import io
 import os
 import threading
 from collections import OrderedDict
+from collections.abc import Callable
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Final, Self
 
@@ -13,10 +17,13 @@ from warpctl import artifacts
 from warpctl.errors import CorruptError, InputError, RetryableError
 from warpctl.spec.stage_input import InputArtifact, StageKind
 from warpctl.storage.manifest import FileEntry, Manifest, digest_of
+from warpctl.storage.parallel import run_all
 from warpctl.storage.store import Store
 
 _CHUNKS_KEPT: Final = 4
 """Verified chunks kept in memory (64 MiB): tensors are read in order and share chunks."""
+_READS: Final = 2
+"""A chunk that is not what the manifest says is read once more: the bytes may have changed on their way."""
 
 
 class Artifact:
@@ -26,7 +33,7 @@ class Artifact:
         self.manifest = manifest
         self._store = store
         self._files = {file.name: file for file in manifest.files}
-        self._recent: OrderedDict[tuple[str, int], bytes] = OrderedDict()
+        self._recent: OrderedDict[tuple[str, int], Future[bytes]] = OrderedDict()
         self._lock = threading.Lock()
 
     @classmethod
@@ -79,11 +86,33 @@ class Artifact:
         if start >= end:
             return b""
         size = self.manifest.chunk_bytes
-        first, last = start // size, (end - 1) // size
-        pieces = [self._chunk(entry, index) for index in range(first, last + 1)]
-        pieces[-1] = pieces[-1][: end - last * size]
-        pieces[0] = pieces[0][start - first * size :]
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        first = start // size
+        if end <= (first + 1) * size:
+            return self._chunk(entry, first)[start - first * size : end - first * size]
+        buffer = io.BytesIO(bytes(end - start))  # gives its bytes away without a copy
+        with buffer.getbuffer() as target:
+            self.read_into(name, start, end, target)
+        return buffer.getvalue()
+
+    def read_into(self, name: str, start: int, end: int, target: memoryview) -> None:
+        """Fill `target` with the bytes [start, end) of a file: several chunks at once, verified where they lie.
+
+        Chunks that lie wholly in the range go straight into `target`; those at its edges pass through a small cache, since
+        the next range wants the rest of them. After an error nothing writes into `target` any more, and what it holds is
+        not to be used. ValueError when the range is not within the file or `target` not as long; CorruptError as above.
+        """
+        entry = self.entry(name)
+        view = target.cast("B")
+        if not 0 <= start <= end <= entry.size or len(view) != end - start:
+            raise ValueError(f"bytes {start} to {end} of {name} ({entry.size}) do not fill {len(view)} bytes")
+        size = self.manifest.chunk_bytes
+        jobs = []
+        for index in range(start // size, -(-end // size)):
+            low, high = max(index * size, start), min((index + 1) * size, end)
+            piece = view[low - start : high - start]
+            is_whole = high - low == self._chunk_length(entry, index)
+            jobs.append(functools.partial(self._fill_whole if is_whole else self._fill_part, entry, index, low, piece))
+        run_all(jobs, parallel=self._store.parallel_reads)
 
     def download(self, folder: Path, *, prefix: str = "") -> Path:
         """Verified copies of the files under `prefix`, the prefix cut off; hard links where store and folder share a disk.
@@ -98,12 +127,10 @@ class Artifact:
             partial = target.with_name(f"{target.name}.partial")
             try:
                 if local is not None and _linked(local, target):
-                    for index in range(len(entry.chunks)):
-                        self._chunk(entry, index)
+                    self._for_all_chunks(entry, lambda _, __: None)
                     continue
-                with partial.open("wb") as file:
-                    for index in range(len(entry.chunks)):
-                        file.write(self._chunk(entry, index))
+                with partial.open("wb", buffering=0) as file:
+                    self._for_all_chunks(entry, functools.partial(_write_at, file.fileno()))
                 partial.replace(target)
             except OSError as error:
                 raise RetryableError(
@@ -111,28 +138,74 @@ class Artifact:
                 ) from error
         return folder
 
+    def _for_all_chunks(self, entry: FileEntry, use: Callable[[int, memoryview], None]) -> None:
+        """Verify a file's chunks, several at once, and give each with its offset to `use`."""
+
+        def verify(index: int) -> None:
+            data = memoryview(bytearray(self._chunk_length(entry, index)))
+            self._fetch(entry, index, data)
+            use(index * self.manifest.chunk_bytes, data)
+
+        jobs = [functools.partial(verify, index) for index in range(len(entry.chunks))]
+        run_all(jobs, parallel=self._store.parallel_reads)
+
+    def _chunk_length(self, entry: FileEntry, index: int) -> int:
+        return min(self.manifest.chunk_bytes, entry.size - index * self.manifest.chunk_bytes)
+
+    def _fill_whole(self, entry: FileEntry, index: int, _: int, target: memoryview) -> None:
+        with self._lock:
+            held = self._recent.get((entry.name, index))
+        if held is None:
+            self._fetch(entry, index, target)
+        else:
+            target[:] = held.result()
+
+    def _fill_part(self, entry: FileEntry, index: int, start: int, target: memoryview) -> None:
+        """Fill `target` with the bytes from `start` on, which lie in chunk `index`."""
+        skip = start - index * self.manifest.chunk_bytes
+        target[:] = memoryview(self._chunk(entry, index))[skip : skip + len(target)]
+
     def _chunk(self, entry: FileEntry, index: int) -> bytes:
-        """Chunk `index` of a file, from memory or verified."""
+        """Chunk `index` of a file, from memory or verified; who comes while it is fetched waits for the same bytes."""
         key = (entry.name, index)
         with self._lock:
-            if key in self._recent:
+            held = self._recent.get(key)
+            if held is None:
+                mine: Future[bytes] = Future()
+                self._recent[key] = mine
+                while len(self._recent) > _CHUNKS_KEPT:
+                    self._recent.popitem(last=False)
+            else:
                 self._recent.move_to_end(key)
-                return self._recent[key]
-        size = self.manifest.chunk_bytes
-        start, end = index * size, min((index + 1) * size, entry.size)
+        if held is not None:
+            return held.result()
         try:
-            data = self._store.read_range(entry.path, start, end)
-        except FileNotFoundError:
-            raise self._corrupt(entry, index, "the object is gone") from None
-        if len(data) != end - start:
-            raise self._corrupt(entry, index, f"{len(data)} bytes are left of {end - start}")
-        if digest_of(data) != entry.chunks[index]:
-            raise self._corrupt(entry, index, "its bytes were altered")
-        with self._lock:
-            self._recent[key] = data
-            while len(self._recent) > _CHUNKS_KEPT:
-                self._recent.popitem(last=False)
-        return data
+            buffer = io.BytesIO(bytes(self._chunk_length(entry, index)))
+            with buffer.getbuffer() as target:
+                self._fetch(entry, index, target)
+            mine.set_result(buffer.getvalue())
+        except BaseException as error:
+            with self._lock:
+                if self._recent.get(key) is mine:
+                    del self._recent[key]
+            mine.set_exception(error)
+            raise
+        return mine.result()
+
+    def _fetch(self, entry: FileEntry, index: int, target: memoryview) -> None:
+        """Chunk `index` of a file from the store into `target`, verified."""
+        for _ in range(_READS):
+            try:
+                num_bytes = self._store.read_into(entry.path, index * self.manifest.chunk_bytes, target)
+            except FileNotFoundError:
+                raise self._corrupt(entry, index, "the object is gone") from None
+            if num_bytes != len(target):
+                why = f"{num_bytes} bytes are left of {len(target)}"
+            elif digest_of(target) != entry.chunks[index]:
+                why = "its bytes were altered"
+            else:
+                return
+        raise self._corrupt(entry, index, why)
 
     def _corrupt(self, entry: FileEntry, index: int, why: str) -> CorruptError:
         stage = artifacts.stage(self.manifest.kind, self.manifest.key)
@@ -147,6 +220,12 @@ def weights_prefix(input_artifact: InputArtifact) -> str:
     if input_artifact.kind != StageKind.MERGE:
         return ""
     return "next-init/" if input_artifact.role == "init" else "merged/"
+
+
+def _write_at(descriptor: int, start: int, data: memoryview) -> None:
+    while data:
+        num_bytes = os.pwrite(descriptor, data, start)
+        start, data = start + num_bytes, data[num_bytes:]
 
 
 def _linked(source: Path, target: Path) -> bool:

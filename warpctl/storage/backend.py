@@ -31,10 +31,19 @@ class Sink(Protocol):
 class Backend(Protocol):
     """One file system. Methods raise FileNotFoundError for what is absent and the library's own errors for the rest."""
 
+    @property
+    def parallel_reads(self) -> int:
+        """How many reads at once make it fastest: requests in flight, or threads on a disk."""
+        ...
+
     def read(self, path: str) -> bytes: ...
 
     def read_range(self, path: str, start: int, end: int) -> bytes:
         """At most the bytes [start, end): fewer when the file is shorter."""
+        ...
+
+    def read_into(self, path: str, start: int, target: memoryview) -> int:
+        """Fill `target` with the bytes from `start` on; how many there were: fewer when the file is shorter."""
         ...
 
     def write(self, path: str, data: bytes) -> None:

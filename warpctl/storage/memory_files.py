@@ -20,6 +20,8 @@ _lock = threading.RLock()
 class MemoryFiles:
     """Backend over memory://; gone with the process."""
 
+    parallel_reads = 1
+
     def __init__(self) -> None:
         self._fs: Any = MemoryFileSystem()
 
@@ -30,6 +32,11 @@ class MemoryFiles:
     def read_range(self, path: str, start: int, end: int) -> bytes:
         with _lock:
             return bytes(self._fs.cat_file(path, start=start, end=end))
+
+    def read_into(self, path: str, start: int, target: memoryview) -> int:
+        data = self.read_range(path, start, start + len(target))
+        target[: len(data)] = data
+        return len(data)
 
     def write(self, path: str, data: bytes) -> None:
         with _lock:

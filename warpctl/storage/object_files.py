@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from warpctl.storage.backend import FileStat, Sink
-
-_BLOCK_BYTES = 32 * 1024 * 1024
-"""What one upload request carries. S3 allows 10,000 parts: 312 GiB a file; GCS wants a multiple of 256 KiB."""
+from warpctl.storage.uploads import PartSink, Upload
 
 
 @dataclass(frozen=True)
@@ -20,6 +18,7 @@ class ObjectFiles:
     """Backend over one fsspec file system; what differs between the services comes in as functions."""
 
     fs: Any
+    """With a `read_into` as ours has it: fsspec's own reads hold the bytes three times."""
     scheme: str
     create: Callable[[str, bytes], bool]
     list_one: Callable[[str], object]
@@ -29,6 +28,9 @@ class ObjectFiles:
     beyond_end: Callable[[Exception], bool]
     """Is this the refusal of a range that starts behind the last byte (416)?"""
     describe_identity: Callable[[], str]
+    upload: Callable[[str], Upload]
+    """Begin to send an object to a path."""
+    parallel_reads: int = 8
 
     def read(self, path: str) -> bytes:
         return bytes(self.fs.cat_file(path))
@@ -41,6 +43,14 @@ class ObjectFiles:
                 return b""
             raise
 
+    def read_into(self, path: str, start: int, target: memoryview) -> int:
+        try:
+            return int(self.fs.read_into(path, start, target))
+        except Exception as error:
+            if self.beyond_end(error):
+                return 0
+            raise
+
     def write(self, path: str, data: bytes) -> None:
         self.fs.pipe_file(path, data)
 
@@ -49,29 +59,35 @@ class ObjectFiles:
 
     @contextlib.contextmanager
     def open_write(self, path: str) -> Iterator[Sink]:
-        file = self.fs.open(path, "wb", block_size=_BLOCK_BYTES)
+        upload = self.upload(path)
+        sink = PartSink(upload)
         try:
-            yield file
-            size = file.tell()
-            file.close()
+            yield sink
+            sink.close()
         except BaseException:
-            # fsspec's own `with` would complete the upload here, and so would the file's finaliser while `closed` is False.
-            with contextlib.suppress(Exception):
-                file.discard()
-            file.closed = True
+            sink.abort()
             raise
         # A part whose answer was lost is sent again; a server that took it for the next part stored it twice.
-        stored = self.stat(path)
-        if stored is None or stored.size != size:
+        details = self._details(path) or {"size": 0}
+        difference = (
+            f"{sink.size} bytes were sent, {details['size']} were stored"
+            if int(details["size"]) != sink.size
+            else upload.mismatch(details)
+        )
+        if difference:
             self.delete(path)
-            raise ConnectionError(f"{size} bytes were sent, {stored.size if stored else 0} were stored")
+            raise ConnectionError(difference)
 
     def stat(self, path: str) -> FileStat | None:
+        details = self._details(path)
+        return None if details is None else _stat(path, details)
+
+    def _details(self, path: str) -> dict[str, Any] | None:
         try:
-            details = self.fs.info(path)
+            details: dict[str, Any] = self.fs.info(path)
         except FileNotFoundError:
             return None
-        return None if details["type"] != "file" else _stat(path, details)
+        return None if details["type"] != "file" else details
 
     def find(self, path: str, *, temporary: bool) -> Iterator[FileStat]:
         if temporary:  # unfinished uploads are not objects; the bucket's lifecycle rule ends them
@@ -113,6 +129,16 @@ class ObjectFiles:
 
     def identity(self) -> str:
         return self.describe_identity()
+
+
+async def fill(target: memoryview, pieces: AsyncIterator[bytes]) -> int:
+    """Put the pieces of an answer where they belong as they come; how many bytes there were."""
+    filled = 0
+    async for piece in pieces:
+        wanted = piece[: len(target) - filled]
+        target[filled : filled + len(wanted)] = wanted
+        filled += len(wanted)
+    return filled
 
 
 def _stat(path: str, details: dict[str, Any]) -> FileStat:

@@ -38,6 +38,8 @@ class Publication:
         self._now = now
         self._started_at = now()
         self._files: dict[str, FileEntry] = {}
+        self.is_committed = False
+        """Whether the artifact is published, by this attempt or by another one that was first."""
 
     def path(self, name: str) -> str:
         """Where this attempt's file of this name lies."""
@@ -128,7 +130,9 @@ class Publication:
             outcome=dict(outcome),
         )
         path = artifacts.marker(stage.kind, stage.key)
-        if self._store.create_once(path, manifest.to_bytes()):
+        is_ours = self._store.create_once(path, manifest.to_bytes())
+        self.is_committed = True
+        if is_ours:
             return manifest
         return Manifest.from_bytes(self._store.read(path), source=self._store.uri(path))
 

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import base64
+import contextlib
+import hashlib
 import os
+import threading
+from collections.abc import Mapping
 from typing import Any
 
 import aiohttp
@@ -13,8 +18,9 @@ from s3fs import S3FileSystem
 from warpctl.errors import StoreUnavailableError
 from warpctl.storage.create_once import create_in_object_store
 from warpctl.storage.faults import NO_CREDENTIALS
-from warpctl.storage.object_files import ObjectFiles
+from warpctl.storage.object_files import ObjectFiles, fill
 from warpctl.storage.retries import Retries
+from warpctl.storage.uploads import crc32c
 
 _TRANSIENT_STATUS = (408, 429, 500, 502, 503, 504)
 _TRANSIENT_CODES = (
@@ -36,6 +42,8 @@ _TRANSIENT_ERRORS = (
     botocore.exceptions.IncompleteReadError,
     botocore.exceptions.ResponseStreamingError,
 )
+_MD5_DIGITS = 32
+_PIECE_BYTES = 256 * 1024
 _NO_CREDENTIALS = (botocore.exceptions.NoCredentialsError, botocore.exceptions.PartialCredentialsError)
 
 
@@ -46,11 +54,11 @@ class RetryingS3(S3FileSystem):  # type: ignore[misc]  # s3fs has no types
 
     def __init__(self, *, policy: Retries, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self._policy = policy
+        self.policy = policy
 
     async def _call_s3(self, method: str, *akwarglist: Any, **kwargs: Any) -> Any:
         try:
-            async for attempt in self._policy.context(is_transient):
+            async for attempt in self.policy.context(is_transient):
                 with attempt:
                     return await super()._call_s3(method, *akwarglist, **kwargs)
         except Exception as error:
@@ -59,6 +67,80 @@ class RetryingS3(S3FileSystem):  # type: ignore[misc]  # s3fs has no types
             raise
 
     call_s3 = sync_wrapper(_call_s3)
+
+    async def _read_into(self, path: str, start: int, target: memoryview) -> int:
+        """One range request whose answer goes straight into `target`; the caller tries again what breaks its body."""
+        bucket, _, key = path.partition("/")
+        wanted = f"bytes={start}-{start + len(target) - 1}"
+        answer = await self._call_s3("get_object", Bucket=bucket, Key=key, Range=wanted)
+        body = answer["Body"]
+        try:
+            return await fill(target, body.iter_chunks(_PIECE_BYTES))
+        finally:
+            body.close()
+
+    read_into = sync_wrapper(_read_into)
+
+
+class S3Upload:
+    """A multipart upload, several parts at once, each compared by its ETag and refused by S3 if its CRC32C is not right."""
+
+    parallel = 4
+
+    def __init__(self, fs: RetryingS3, path: str) -> None:
+        self._fs = fs
+        bucket, _, key = path.partition("/")
+        self._object = {"Bucket": bucket, "Key": key}
+        self._upload_id = ""
+        self._parts: dict[int, dict[str, Any]] = {}
+        self._lock = threading.Lock()
+
+    def put(self, data: memoryview) -> None:
+        self._send("put_object", data, self._object)
+
+    def send(self, number: int, part: memoryview) -> None:
+        with self._lock:
+            if not self._upload_id:
+                begun = self._fs.call_s3("create_multipart_upload", **self._object, ChecksumAlgorithm="CRC32C")
+                self._upload_id = begun["UploadId"]
+        where = self._object | {"UploadId": self._upload_id, "PartNumber": number + 1}
+        etag, checksum = self._send("upload_part", part, where)
+        self._parts[number] = {"PartNumber": number + 1, "ETag": etag, "ChecksumCRC32C": checksum}
+
+    def finish(self, num_parts: int) -> None:
+        parts = [self._parts[number] for number in range(num_parts)]
+        # Not there any more: the answer was lost and this is the second request. The object's size is compared next.
+        with contextlib.suppress(FileNotFoundError):
+            self._fs.call_s3(
+                "complete_multipart_upload", **self._object, UploadId=self._upload_id, MultipartUpload={"Parts": parts}
+            )
+
+    def abort(self) -> None:
+        if self._upload_id:
+            with contextlib.suppress(Exception):
+                self._fs.call_s3("abort_multipart_upload", **self._object, UploadId=self._upload_id)
+
+    def mismatch(self, details: Mapping[str, Any]) -> str:  # noqa: ARG002
+        return ""  # every part was compared
+
+    def _send(self, method: str, data: memoryview, where: Mapping[str, Any]) -> tuple[str, str]:
+        """Send until what was stored is what was sent; its ETag and CRC32C."""
+        body = bytes(data)
+        checksum = base64.b64encode(crc32c(data).to_bytes(4, "big")).decode()
+        md5 = hashlib.md5(body, usedforsecurity=False).hexdigest()
+        for attempt in self._fs.policy.context(is_transient):
+            with attempt:
+                answer: dict[str, Any] = self._fs.call_s3(method, **where, Body=body, ChecksumCRC32C=checksum)
+                stored = answer["ETag"].strip('"')
+                if is_md5(answer) and stored != md5:
+                    raise ConnectionError(f"bytes with md5 {md5} were sent, with {stored} were stored")
+        return answer["ETag"], checksum
+
+
+def is_md5(answer: Mapping[str, Any]) -> bool:
+    """Whether the ETag of what was stored is its md5: not when it lies encrypted with a key of its owner's."""
+    is_encrypted = "SSECustomerAlgorithm" in answer or answer.get("ServerSideEncryption", "AES256") != "AES256"
+    return not is_encrypted and len(answer["ETag"].strip('"')) == _MD5_DIGITS
 
 
 def _response(error: BaseException) -> tuple[str, int]:
@@ -115,4 +197,5 @@ def connect(retries: Retries) -> ObjectFiles:
         denied=is_denied,
         beyond_end=is_beyond_end,
         describe_identity=identity,
+        upload=lambda path: S3Upload(fs, path),
     )

@@ -69,6 +69,20 @@ class Store:
             return b""
         return self._existing("read", path, lambda full: self._backend.read_range(full, start, end))
 
+    def read_into(self, path: str, start: int, target: memoryview) -> int:
+        """Fill `target` with the bytes from `start` on; how many there were: fewer when the file is shorter.
+
+        FileNotFoundError when absent.
+        """
+        if not target:
+            return 0
+        return self._existing("read", path, lambda full: self._backend.read_into(full, start, target))
+
+    @property
+    def parallel_reads(self) -> int:
+        """How many reads at once make this store fastest."""
+        return self._backend.parallel_reads
+
     def write(self, path: str, data: bytes) -> None:
         """Write or overwrite; a reader sees the old bytes or the new ones, never a mixture."""
         self._anyway("write", path, lambda full: self._backend.write(full, data))

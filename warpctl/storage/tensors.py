@@ -1,4 +1,4 @@
-"""Checkpoints in the artifact store: read by tensor with verified range reads, written as a stream. numpy only.
+"""Checkpoints, in artifacts or plain folders: read by tensor with range reads, written as a stream. numpy only.
 
 What arrives may be float32, bfloat16 or float16, in any sharding; what is written is the canonical layout (headers.py).
 """
@@ -6,17 +6,16 @@ What arrives may be float32, bfloat16 or float16, in any sharding; what is writt
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from warpctl.errors import InputError
-from warpctl.storage.artifact import Artifact
 from warpctl.storage.backend import Sink
 from warpctl.storage.bfloat16 import bfloat16_to_float32, float32_to_bfloat16
 from warpctl.storage.headers import (
@@ -33,7 +32,6 @@ from warpctl.storage.headers import (
     parse_header,
     split_into_shards,
 )
-from warpctl.storage.publish import Publication
 
 __all__ = [
     "MAX_SHARD_BYTES",
@@ -57,16 +55,49 @@ def to_float32(stored: Stored) -> Float32:
     return bfloat16_to_float32(stored) if stored.dtype == np.uint16 else stored.astype(np.float32)
 
 
+class StoredFile(Protocol):
+    """What is known of a file before it is read."""
+
+    @property
+    def size(self) -> int: ...
+
+
+class Files(Protocol):
+    """What a checkpoint is read from: an Artifact, or a PlainFolder."""
+
+    def names(self, prefix: str = "") -> Sequence[str]: ...
+
+    def entry(self, name: str) -> StoredFile: ...
+
+    def read(self, name: str) -> bytes: ...
+
+    def read_range(self, name: str, start: int, end: int) -> bytes:
+        """Bytes [start, end) of a file, cut at its end."""
+        ...
+
+    def read_into(self, name: str, start: int, end: int, target: memoryview) -> None:
+        """Fill `target`, which has `end - start` bytes, with that range."""
+        ...
+
+
+class Target(Protocol):
+    """What a checkpoint is written to: a Publication, or a NewFolder."""
+
+    def open_file(self, name: str) -> AbstractContextManager[Sink]: ...
+
+    def write_file(self, name: str, data: bytes) -> object: ...
+
+
 @dataclass(frozen=True)
 class Checkpoint:
-    """Weights of one artifact, under a prefix: `tensors` by name in sorted order, read on demand."""
+    """Weights of one artifact or folder, under a prefix: `tensors` by name in sorted order, read on demand."""
 
-    artifact: Artifact
+    artifact: Files
     prefix: str
     tensors: Mapping[str, TensorInfo]
 
     @classmethod
-    def open(cls, artifact: Artifact, *, prefix: str = "") -> Checkpoint:
+    def open(cls, artifact: Files, *, prefix: str = "") -> Checkpoint:
         """Read the headers only. InputError: no weights, damaged headers, a tensor twice or not where the index says."""
         tensors: dict[str, TensorInfo] = {}
         for file in _weight_files(artifact, prefix):
@@ -97,16 +128,31 @@ class Checkpoint:
         start, end = tensor.start + elements.start * itemsize, tensor.start + elements.stop * itemsize
         return as_stored(self.artifact.read_range(tensor.file, start, end), tensor.dtype)
 
-    def read_flat(self, names: Iterable[str]) -> dict[str, Stored]:
-        """Several tensors, flattened, in their stored types, with as few requests as neighbours allow."""
+    def part_bytes(self, name: str, elements: slice) -> int:
+        """Size of some elements of a tensor as they are stored."""
+        return int(elements.stop - elements.start) * DTYPES[self.tensors[name].dtype].itemsize
+
+    def read_part_into(self, name: str, elements: slice, buffer: memoryview) -> Stored:
+        """As read_part, as a view of `buffer`, which must have just that many bytes."""
+        tensor = self.tensors[name]
+        start = tensor.start + elements.start * DTYPES[tensor.dtype].itemsize
+        self.artifact.read_into(tensor.file, start, start + buffer.nbytes, buffer)
+        return as_stored(buffer.toreadonly(), tensor.dtype)
+
+    def flat_bytes(self, names: Iterable[str]) -> int:
+        """Size of the buffer that read_flat_into needs for these tensors."""
+        return sum(run[-1].end - run[0].start for run in _neighbours([self.tensors[name] for name in names]))
+
+    def read_flat_into(self, names: Iterable[str], buffer: memoryview) -> dict[str, Stored]:
+        """Several tensors, flattened, in their stored types, as views of `buffer`, with as few requests as neighbours allow."""
         stored: dict[str, Stored] = {}
         for run in _neighbours([self.tensors[name] for name in names]):
-            first = run[0].start
-            data = memoryview(self.artifact.read_range(run[0].file, first, run[-1].end))
+            first, end = run[0].start, run[-1].end
+            data, buffer = buffer[: end - first], buffer[end - first :]
+            self.artifact.read_into(run[0].file, first, end, data)
             for tensor in run:
-                stored[tensor.name] = np.frombuffer(
-                    data[tensor.start - first : tensor.end - first], DTYPES[tensor.dtype]
-                )
+                part = data[tensor.start - first : tensor.end - first]
+                stored[tensor.name] = as_stored(part.toreadonly(), tensor.dtype)
         return stored
 
 
@@ -121,7 +167,7 @@ def _neighbours(tensors: Iterable[TensorInfo]) -> Iterator[list[TensorInfo]]:
         yield run
 
 
-def _weight_files(artifact: Artifact, prefix: str) -> Sequence[str]:
+def _weight_files(artifact: Files, prefix: str) -> Sequence[str]:
     names = set(artifact.names(prefix))
     if prefix + INDEX in names:
         files = sorted({prefix + file for file in _weight_map(artifact, prefix).values()})
@@ -138,7 +184,7 @@ def _weight_files(artifact: Artifact, prefix: str) -> Sequence[str]:
     )
 
 
-def _weight_map(artifact: Artifact, prefix: str) -> dict[str, str]:
+def _weight_map(artifact: Files, prefix: str) -> dict[str, str]:
     try:
         weight_map = json.loads(artifact.read(prefix + INDEX))["weight_map"]
         return {str(name): str(file) for name, file in weight_map.items()}
@@ -146,7 +192,7 @@ def _weight_map(artifact: Artifact, prefix: str) -> dict[str, str]:
         raise InputError(f"{prefix + INDEX} is malformed", hint="get the checkpoint again") from error
 
 
-def _check_index(artifact: Artifact, prefix: str, tensors: Mapping[str, TensorInfo]) -> None:
+def _check_index(artifact: Files, prefix: str, tensors: Mapping[str, TensorInfo]) -> None:
     if prefix + INDEX not in artifact.names(prefix):
         return
     for name, file in _weight_map(artifact, prefix).items():
@@ -154,7 +200,7 @@ def _check_index(artifact: Artifact, prefix: str, tensors: Mapping[str, TensorIn
             raise InputError(f"tensor {name} is not in {file}, where {INDEX} has it", hint="get the checkpoint again")
 
 
-def _read_header(artifact: Artifact, file: str) -> tuple[TensorInfo, ...]:
+def _read_header(artifact: Files, file: str) -> tuple[TensorInfo, ...]:
     file_bytes = artifact.entry(file).size
     head = artifact.read_range(file, 0, min(_FIRST_READ_BYTES, file_bytes))
     end = LENGTH_BYTES + header_length(head, file=file)
@@ -170,37 +216,42 @@ class CheckpointWriter:
     """Writes a checkpoint in the canonical layout, tensor after tensor in sorted order, without holding it.
 
     Use it as a context manager: left by an exception it leaves no half-written shard; left cleanly, all tensors must
-    have been written whole. The first `num_finished` shards are an earlier attempt's: writing starts behind them.
+    have been written whole. Shards whose files are in `others` are written by somebody else, or were: they are passed over.
     """
 
     def __init__(
         self,
-        publication: Publication,
+        publication: Target,
         *,
         prefix: str,
         specs: Iterable[TensorSpec],
         dtype: str = "F32",
         max_shard_bytes: int = MAX_SHARD_BYTES,
-        num_finished: int = 0,
+        others: Collection[str] = (),
     ) -> None:
         self.shards = split_into_shards(specs, dtype=dtype, max_shard_bytes=max_shard_bytes)
-        self.num_closed = num_finished
-        """Shards that are complete, counted from the first."""
+        self.closed: list[str] = []
+        """Files of the shards that are complete."""
         self._publication = publication
         self._prefix = prefix
         self._dtype = dtype
-        self._remaining = iter([(shard, tensor) for shard in self.shards[num_finished:] for tensor in shard.tensors])
+        mine = (shard for shard in self.shards if shard.file not in others)
+        self._remaining = iter([(shard, tensor) for shard in mine for tensor in shard.tensors])
         self._shard: Shard | None = None
         self._tensor: TensorInfo | None = None
         self._missing_elements = 0
         self._stack = ExitStack()
         self._sink: Sink | None = None
 
-    def append(self, name: str, values: Float32) -> None:
+    def append(self, name: str, values: Stored) -> None:
         """The next values of tensor `name`, in C order; any shape, so that a tensor may come in blocks.
 
-        ValueError when it is not this tensor's turn, or these are more values than it has: a mistake of the caller's.
+        They are float32, to be stored as the writer's dtype, or have that already (bfloat16 as uint16).
+        ValueError when it is not this tensor's turn, these are more values than it has or of another type: a mistake of the
+        caller's.
         """
+        if values.dtype not in (np.float32, DTYPES[self._dtype]):
+            raise ValueError(f"values of {name} came as {values.dtype}, float32 or {self._dtype} expected")
         if self._missing_elements == 0:
             self._next_tensor()
         if self._tensor is None or name != self._tensor.name or values.size > self._missing_elements:
@@ -208,11 +259,10 @@ class CheckpointWriter:
             raise ValueError(f"{values.size} values of {name} came, {wanted} expected")
         self._missing_elements -= values.size
         if self._sink is not None:
-            flat = np.ascontiguousarray(values, dtype=np.float32)
-            stored = (
-                float32_to_bfloat16(flat) if self._dtype == "BF16" else flat.astype(DTYPES[self._dtype], copy=False)
-            )
-            self._sink.write(stored.data.cast("B") if stored.size else b"")
+            flat = np.ascontiguousarray(values)
+            if flat.dtype != DTYPES[self._dtype]:
+                flat = float32_to_bfloat16(flat) if self._dtype == "BF16" else flat.astype(DTYPES[self._dtype])
+            self._sink.write(flat.data.cast("B") if flat.size else b"")
 
     def _next_tensor(self) -> None:
         """Go on to the next tensor; one without elements has nothing to wait for."""
@@ -230,7 +280,8 @@ class CheckpointWriter:
 
     def _close_shard(self) -> None:
         self._stack.close()
-        self.num_closed += self._shard is not None
+        if self._shard is not None:
+            self.closed.append(self._shard.file)
         self._shard = self._sink = None
 
     def __enter__(self) -> Self:
@@ -252,7 +303,7 @@ class CheckpointWriter:
 
 
 def write_checkpoint(
-    publication: Publication,
+    publication: Target,
     *,
     prefix: str,
     specs: Iterable[TensorSpec],

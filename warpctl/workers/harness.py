@@ -68,6 +68,9 @@ class Context:
     publication: Publication
     log: structlog.stdlib.BoundLogger
     stop: StopFlag = field(default_factory=StopFlag)
+    rank: int = 0
+    """Which of the stage's nodes this is."""
+    num_nodes: int = 1
     started: float = field(default_factory=time.monotonic)
     _last_progress: float = 0.0
     _last_logged: float | None = None
@@ -125,7 +128,10 @@ def run(main: Callable[[Context], None]) -> None:
         log.error("worker cannot start", error=str(error), hint=getattr(error, "hint", ""))  # noqa: TRY400  # one line
         sys.exit(getattr(error, "exit_code", EXIT_FINAL))
     set_on_retry_hooks([_say_retries(log)])
-    code = _attempt(main, Context(stage_input, store, _publication(store, stage_input), log, stop))
+    context = Context(stage_input, store, _publication(store, stage_input), log, stop)
+    # As torchrun calls them; see render/pod.py.
+    context.rank, context.num_nodes = int(os.environ.get("PET_NODE_RANK", "0")), int(os.environ.get("PET_NNODES", "1"))
+    code = _attempt(main, context)
     # From here on there is nothing to save: a late SIGTERM must not turn a success into a failure.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     _leave_log(store, stage_input, transcript, log)
@@ -161,7 +167,9 @@ def _attempt(main: Callable[[Context], None], context: Context) -> int:
             return EXIT_DONE
         log.info("started", pid=os.getpid())
         main(context)
-        log.info("published", seconds=time.monotonic() - context.started)
+        log.info(
+            "published" if context.publication.is_committed else "done", seconds=time.monotonic() - context.started
+        )
     except WarpctlError as error:
         log.error(type(error).__name__, error=error.message, hint=error.hint)  # noqa: TRY400  # one line, no traceback
         return error.exit_code

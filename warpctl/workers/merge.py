@@ -2,7 +2,7 @@
 
 One streaming pass over the weights (Algorithm 1, lines 12 and 13): for each group read the M + 1 slices, take their inner
 products, then write the merged policy and the next init, both float32, each value rounded once. The policies are merged,
-never their EMAs. numpy only. A group is held in memory unless it exceeds MAX_HELD_BYTES; then it is read twice, in parts.
+never their EMAs. numpy and numba only. What fits the stage's memory is read once, a larger group twice, in parts.
 
 Publishes merged/ and next-init/ (each a whole model: weights, config, tokenizer) and merge.json. Of several shards, those
 that an earlier attempt finished are kept. It evaluates nothing.
@@ -13,14 +13,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
-import numpy as np
-
-from warpctl.errors import FinalError, InputError, NumericsError
-from warpctl.merging.diagnostics import GroupDiagnostics, diagnose, summarise
-from warpctl.merging.groups import Group, split_into_groups
-from warpctl.merging.liti import liti, put_back, round_once
-from warpctl.merging.slerp import slerp
-from warpctl.merging.task_vector import Float64, add_up, products, task_gram
+from warpctl.errors import FinalError, InputError
+from warpctl.merging.diagnostics import summarise
 from warpctl.spec.stage_input import InputArtifact, MergeTask, StageInput
 from warpctl.storage.artifact import Artifact, weights_prefix
 from warpctl.storage.headers import MAX_SHARD_BYTES
@@ -29,15 +23,16 @@ from warpctl.storage.store import Store
 from warpctl.storage.tensors import Checkpoint
 from warpctl.workers.harness import Context, run
 from warpctl.workers.merge_output import MERGED, NEXT_INIT, MergeOutput
-from warpctl.workers.merge_sources import GroupWeights, Source, Sources
+from warpctl.workers.merge_reading import DEFAULT_MEMORY_BYTES, plan_groups
+from warpctl.workers.merge_sources import Source, Sources
+from warpctl.workers.merge_weights import merge_weights
 from warpctl.workers.model_config import CONFIG, config_with_dtype
 
-MAX_HELD_BYTES = 4 * 1024**3
 REPORT = "merge.json"
 
 
-def main(context: Context, *, max_shard_bytes: int = MAX_SHARD_BYTES, max_held_bytes: int = MAX_HELD_BYTES) -> None:
-    """The merge stage. Neither limit changes a value that is written."""
+def main(context: Context, *, max_shard_bytes: int = MAX_SHARD_BYTES) -> None:
+    """The merge stage. Neither limit, of shards or of memory, changes a value that is written."""
     task = merge_task(context.stage_input)
     roles = ("init", *member_roles(context.stage_input))
     sources = Sources.check([open_source(context.store, context.stage_input.input(role)) for role in roles])
@@ -45,43 +40,53 @@ def main(context: Context, *, max_shard_bytes: int = MAX_SHARD_BYTES, max_held_b
         context.log.warning(
             "stored by some inputs only, a copy of another tensor: left out", tensors=sources.tied_copies
         )
-    groups = split_into_groups((spec.name for spec in sources.specs), task.granularity)
     output = MergeOutput(
         context.store,
         context.publication,
         context.stage_input,
         specs=sources.specs,
         max_shard_bytes=max_shard_bytes,
+        rank=context.rank,
+        num_nodes=context.num_nodes,
     )
-    context.log.info("merging", members=len(roles) - 1, groups=len(groups), shards_kept=output.num_kept)
+    memory_bytes = context.stage_input.resources.memory_bytes or DEFAULT_MEMORY_BYTES
+    plans = plan_groups(sources, task, memory_bytes=memory_bytes)
+    context.log.info(
+        "merging",
+        members=len(roles) - 1,
+        groups=len(plans),
+        read_twice=sum(plan.is_read_twice for plan in plans),
+        shards_kept=output.num_kept,
+    )
 
-    diagnostics: list[GroupDiagnostics] = []
+    def on_group(number: int, count: int) -> None:
+        context.stop.raise_if_set()
+        context.report_progress(number, count, "groups")
+
     with output:
-        for number, group in enumerate(groups):
-            context.stop.raise_if_set()
-            context.report_progress(number, len(groups), "groups")
-            known = output.finished(group)
-            if known is None:
-                weights = sources.group(group.tensors, max_held_bytes=max_held_bytes)
-                known = merge_group(weights, group, task, output)
-            if known.degenerate:
-                context.log.warning("no slerp here, lerp instead", group=group.name, because=known.degenerate)
-            diagnostics.append(known)
-            output.save_state(diagnostics)
+        diagnostics = merge_weights(sources, task, output, on_group=on_group, memory_bytes=memory_bytes)
+    output.save_state(diagnostics)
+    whole = output.whole([plan.group for plan in plans])
+    if whole is None:
+        context.log.info("other nodes are still at work: the last one publishes")
+        return
+    for group in whole:
+        if group.degenerate:
+            context.log.warning("no slerp here, lerp instead", group=group.group, because=group.degenerate)
 
-    summary = summarise(diagnostics)
+    summary = summarise(whole)
     report = {
         "members": roles[1:],
         **task.model_dump(mode="json", by_alias=True, exclude={"kind"}),
         "tiedCopies": sources.tied_copies,
         "summary": summary,
-        "groups": [group.to_json() for group in diagnostics],
+        "groups": [group.to_json() for group in whole],
     }
     init = sources.all[0].checkpoint
     for prefix in (MERGED, NEXT_INIT):
         copy_model_files(init, context.publication, prefix)
     context.publication.write_file(REPORT, _json(report))
-    context.report_progress(len(groups), len(groups), "groups")
+    context.report_progress(len(whole), len(whole), "groups")
     context.publication.commit(outcome=summary, gpu_seconds=context.gpu_seconds())
 
 
@@ -109,36 +114,6 @@ def open_source(store: Store, artifact: InputArtifact) -> Source:
     except InputError as error:
         raise InputError(f"{artifact.role}: {error.message}", hint=error.hint) from error
     return Source(artifact.role, checkpoint)
-
-
-def merge_group(weights: GroupWeights, group: Group, task: MergeTask, output: MergeOutput) -> GroupDiagnostics:
-    """Coefficients from the inner products of the group, then its merged policy and next init, block by block."""
-    products_KK = inner_products(weights, group)
-    coefficients = slerp(task_gram(products_KK), task.order)
-    liti_rate = float(task.liti_rate)
-    for name in filter(output.needs, group.tensors):
-        for block_KN in weights.blocks(name):
-            merged_N = put_back(block_KN, coefficients.weights)
-            next_init_N = liti(block_KN[0], merged_N, liti_rate=liti_rate)
-            try:
-                output.append(name, round_once(merged_N), round_once(next_init_N))
-            except FloatingPointError as error:
-                raise NumericsError(
-                    f"merging tensor {name} gives values beyond float32",
-                    hint="the inputs are close to its limit of 3.4e38",
-                ) from error
-    return diagnose(group, products_KK, coefficients)
-
-
-def inner_products(weights: GroupWeights, group: Group) -> Float64:
-    """Of init and task vectors over all tensors of the group, (K, K); NumericsError names the first NaN or Inf."""
-    parts = []
-    for name in group.tensors:
-        of_tensor = [products(block_KN) for block_KN in weights.blocks(name)]
-        if not all(np.isfinite(part).all() for part in of_tensor):
-            weights.refuse_not_finite(name)
-        parts += of_tensor
-    return add_up(parts)
 
 
 def copy_model_files(init: Checkpoint, publication: Publication, prefix: str) -> None:

@@ -1,8 +1,8 @@
 """What a merge writes: the merged policy and the next init, side by side, resumable at shard boundaries.
 
 When both files of a shard are complete, a small resume state is left with this attempt: which inputs were read (by the
-digest of their manifests), the files so far, the diagnostics so far. Another attempt goes on from the newest state that was
-made from the very same inputs; from any other it takes nothing.
+digest of their manifests), the files so far, the diagnostics so far. Another attempt, or another node, takes what was made
+from the very same inputs; from any other it takes nothing.
 """
 
 from __future__ import annotations
@@ -10,16 +10,18 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
-import numpy as np
 import numpy.typing as npt
 
 from warpctl import artifacts
 from warpctl.merging.diagnostics import GroupDiagnostics
 from warpctl.merging.groups import Group
+from warpctl.merging.product import Product
 from warpctl.spec.stage_input import StageInput
+from warpctl.storage.headers import split_into_shards
 from warpctl.storage.manifest import FileEntry
 from warpctl.storage.publish import Publication
 from warpctl.storage.store import Store
@@ -29,11 +31,17 @@ MERGED = "merged/"
 NEXT_INIT = "next-init/"
 STATE = "merge.json"
 
-Float32 = npt.NDArray[np.float32]
+Stored = npt.NDArray[Any]
 
 
 class MergeOutput:
-    """Two checkpoints of the same layout. Use it as a context manager, as CheckpointWriter."""
+    """Two checkpoints of the same layout. Use it as a context manager, as CheckpointWriter.
+
+    Of several nodes each writes shards of its own: node `rank` of `num_nodes` every one whose number is its rank, modulo.
+    They do not speak with each other; what one has finished, the others see in its resume state.
+    """
+
+    wanted: tuple[Product, ...] = (Product("merged", "F32"), Product("next-init", "F32"))
 
     def __init__(
         self,
@@ -43,54 +51,62 @@ class MergeOutput:
         *,
         specs: Sequence[TensorSpec],
         max_shard_bytes: int,
+        rank: int = 0,
+        num_nodes: int = 1,
     ) -> None:
         self._store = store
         self._stage_input = stage_input
-        state = _newest_state(store, stage_input)
-        self._files: list[FileEntry] = [FileEntry.model_validate(entry) for entry in state.get("files", ())]
-        self._finished = {group["group"]: GroupDiagnostics.from_json(group) for group in state.get("groups", ())}
-        self.num_kept = len(self._files) // 2
-        """Shards that an earlier attempt finished."""
+        self._publication = publication
+        self._shards = split_into_shards(specs, max_shard_bytes=max_shard_bytes)
+        kept = _Finished.load(store, stage_input)
+        mine = {shard.file for shard in self._shards[rank::num_nodes] if not kept.has_shard(shard.file)}
+        self.num_kept = sum(kept.has_shard(shard.file) for shard in self._shards)
+        """Shards that earlier attempts, or other nodes, finished."""
+        others = {shard.file for shard in self._shards} - mine
         self._writers = [
-            CheckpointWriter(
-                publication, prefix=prefix, specs=specs, max_shard_bytes=max_shard_bytes, num_finished=self.num_kept
-            )
+            CheckpointWriter(publication, prefix=prefix, specs=specs, max_shard_bytes=max_shard_bytes, others=others)
             for prefix in (MERGED, NEXT_INIT)
         ]
-        for entry in self._files:
-            publication.adopt(entry)
-        shards = self._writers[0].shards
-        self._kept_tensors = {tensor.name for shard in shards[: self.num_kept] for tensor in shard.tensors}
+        self._needed = {tensor.name for shard in self._shards if shard.file in mine for tensor in shard.tensors}
+        self._num_saved = 0
         self._stack = ExitStack()
 
     def needs(self, tensor: str) -> bool:
-        """Whether this tensor is still to be written."""
-        return tensor not in self._kept_tensors
+        """Whether this tensor is still to be written, by this node."""
+        return tensor in self._needed
 
-    def finished(self, group: Group) -> GroupDiagnostics | None:
-        """Diagnostics of a group of which nothing is left to write, None for another."""
-        return None if any(self.needs(name) for name in group.tensors) else self._finished.get(group.name)
-
-    def append(self, tensor: str, merged_N: Float32, next_init_N: Float32) -> None:
-        """The next values of a tensor; tensors come in sorted order."""
-        for writer, values_N in zip(self._writers, (merged_N, next_init_N), strict=True):
+    def append(self, tensor: str, values: Sequence[Stored]) -> None:
+        """The next values of a tensor, an array for each of `wanted`; tensors come in sorted order."""
+        for writer, values_N in zip(self._writers, values, strict=True):
             writer.append(tensor, values_N)
 
     def save_state(self, diagnostics: Sequence[GroupDiagnostics]) -> None:
-        """Leave a resume state if shards were completed since the last one. Call it after each group."""
-        first, last = len(self._files) // 2, min(writer.num_closed for writer in self._writers)
-        if first == last:
+        """Leave a resume state if shards were completed since the last one. Call it after each group, and at the end."""
+        closed = [file for file in self._writers[0].closed if file in self._writers[1].closed]
+        if len(closed) == self._num_saved:
             return
-        for shard in self._writers[0].shards[first:last]:
-            self._files += [self._receipt(prefix + shard.file) for prefix in (MERGED, NEXT_INIT)]
+        self._num_saved = len(closed)
+        entries = [self._receipt(prefix + file) for file in closed for prefix in (MERGED, NEXT_INIT)]
         state = {
             "inputs": _inputs(self._stage_input),
-            "files": [entry.model_dump(mode="json", by_alias=True) for entry in self._files],
+            "files": [entry.model_dump(mode="json", by_alias=True) for entry in entries],
             "groups": [group.to_json() for group in diagnostics],
         }
         stage = self._stage_input
-        folder = artifacts.resume(stage.kind, stage.key, stage.attempt_id, last)
+        folder = artifacts.resume(stage.kind, stage.key, stage.attempt_id, len(closed))
         self._store.write(f"{folder}/{STATE}", json.dumps(state).encode())
+
+    def whole(self, groups: Sequence[Group]) -> list[GroupDiagnostics] | None:
+        """Take all shards, whoever wrote them, into the publication; None while another node has some left."""
+        finished = _Finished.load(self._store, self._stage_input)
+        if not all(finished.has_shard(shard.file) for shard in self._shards):
+            return None
+        own = set(self._writers[0].closed)
+        for shard in self._shards:
+            if shard.file not in own:
+                for prefix in (MERGED, NEXT_INIT):
+                    self._publication.adopt(finished.files[prefix + shard.file])
+        return [finished.groups[group.name] for group in groups]
 
     def _receipt(self, name: str) -> FileEntry:
         stage = self._stage_input
@@ -112,17 +128,36 @@ def _inputs(stage_input: StageInput) -> dict[str, str]:
     return {artifact.role: artifact.manifest_digest for artifact in stage_input.inputs}
 
 
-def _newest_state(store: Store, stage: StageInput) -> dict[str, Any]:
-    """The state with the most shards of any attempt that read the same inputs and whose files are all there; or {}."""
+@dataclass(frozen=True)
+class _Finished:
+    """What all attempts that read the same inputs have left: files that are all there, diagnostics of groups."""
+
+    files: dict[str, FileEntry]
+    groups: dict[str, GroupDiagnostics]
+
+    def has_shard(self, file: str) -> bool:
+        return MERGED + file in self.files and NEXT_INIT + file in self.files
+
+    @classmethod
+    def load(cls, store: Store, stage: StageInput) -> Self:
+        files: dict[str, FileEntry] = {}
+        groups: dict[str, GroupDiagnostics] = {}
+        for path in _newest_states(store, stage):
+            try:
+                state: dict[str, Any] = json.loads(store.read(path))
+                entries = [FileEntry.model_validate(entry) for entry in state["files"]]
+                found = [GroupDiagnostics.from_json(group) for group in state["groups"]]
+                is_ours = state["inputs"] == _inputs(stage)
+            except (ValueError, KeyError, TypeError, FileNotFoundError):
+                continue  # not worth a failure: the shards are simply made again
+            if is_ours and all((stat := store.stat(entry.path)) and stat.size == entry.size for entry in entries):
+                files |= {entry.name: entry for entry in entries}
+                groups |= {group.group: group for group in found}
+        return cls(files, groups)
+
+
+def _newest_states(store: Store, stage: StageInput) -> list[str]:
+    """The last state of each attempt: it has all that the earlier ones have."""
     found = [file.path for file in store.list(artifacts.attempts(stage.kind, stage.key))]
-    states = [path for path in found if "/resume/" in path and path.endswith(f"/{STATE}")]
-    for path in sorted(states, key=lambda path: path.split("/")[-2], reverse=True):
-        try:
-            state: dict[str, Any] = json.loads(store.read(path))
-            entries = [FileEntry.model_validate(entry) for entry in state["files"]]
-            is_ours = state["inputs"] == _inputs(stage)
-        except (ValueError, KeyError, TypeError, FileNotFoundError):
-            continue  # not worth a failure: the shards are simply made again
-        if is_ours and all((stat := store.stat(entry.path)) and stat.size == entry.size for entry in entries):
-            return state
-    return {}
+    states = sorted(path for path in found if "/resume/" in path and path.endswith(f"/{STATE}"))
+    return list({path.split("/resume/")[0]: path for path in states}.values())

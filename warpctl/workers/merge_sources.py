@@ -1,23 +1,18 @@
-"""What a merge reads: init and members, checked against each other, and their weights in blocks of float64."""
+"""What a merge reads: init and members, checked against each other."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from warpctl.errors import InputError, NumericsError
-from warpctl.merging.task_vector import BLOCK_ELEMENTS, blocks
 from warpctl.storage.tensors import Checkpoint, TensorSpec, to_float32
 
-WINDOW_ELEMENTS = 512 * BLOCK_ELEMENTS
-"""Elements of one tensor read at a time when a group is too large to be held: 64 MiB of float32 from each input."""
-
-Float64 = npt.NDArray[np.float64]
-Stored = npt.NDArray[Any]
+WINDOW_ELEMENTS = 1 << 20
+"""Elements of one tensor that are looked at together."""
 
 
 @dataclass(frozen=True)
@@ -63,12 +58,21 @@ class Sources:
         specs = tuple(TensorSpec(name, sources[0].checkpoint.tensors[name].shape) for name in common)
         return cls(tuple(sources), specs, tuple(tied_copies))
 
-    def group(self, names: Sequence[str], *, max_held_bytes: int) -> GroupWeights:
-        """The weights of some tensors: read now and held if they fit `max_held_bytes`, else read when they are used."""
-        checkpoints = [source.checkpoint for source in self.all]
-        num_bytes = sum(checkpoint.tensors[name].num_bytes for checkpoint in checkpoints for name in names)
-        held = [checkpoint.read_flat(names) for checkpoint in checkpoints] if num_bytes <= max_held_bytes else None
-        return GroupWeights(self.all, held)
+    def refuse_not_finite(self, name: str) -> None:
+        """Raise NumericsError for the first NaN or Inf of a tensor; nothing if there is none."""
+        shape = next(spec.shape for spec in self.specs if spec.name == name)
+        for window in _windows(math.prod(shape)):
+            for source in self.all:
+                part_N = to_float32(source.checkpoint.read_part(name, window))
+                bad_N = np.flatnonzero(~np.isfinite(part_N))
+                if bad_N.size:
+                    place = [int(index) for index in np.unravel_index(window.start + int(bad_N[0]), shape)]
+                    raise NumericsError(
+                        f"tensor {name} of {source.role} has {part_N[bad_N[0]]} at {place}",
+                        hint="that RL run diverged: look at its metrics, lower its learning rate"
+                        if source.role != "init"
+                        else "the model that the run starts from is not usable",
+                    )
 
 
 def _is_copy(name: str, other: str, holders: Iterable[Source]) -> bool:
@@ -88,49 +92,3 @@ def _is_copy(name: str, other: str, holders: Iterable[Source]) -> bool:
 def _windows(num_elements: int) -> Iterator[slice]:
     for start in range(0, max(num_elements, 1), WINDOW_ELEMENTS):
         yield slice(start, min(start + WINDOW_ELEMENTS, num_elements))
-
-
-class GroupWeights:
-    """The weights of one group from all inputs."""
-
-    def __init__(self, sources: Sequence[Source], held: Sequence[Mapping[str, Stored]] | None) -> None:
-        self._sources = sources
-        self._held = held
-        self._buffer_KN = np.empty((len(sources), BLOCK_ELEMENTS))
-
-    def blocks(self, name: str) -> Iterator[Float64]:
-        """Blocks of a tensor, flattened, in order: float64 (K, N), one buffer that the next block overwrites.
-
-        Where blocks begin depends on the tensor alone, never on how it is read.
-        """
-        num_elements = self._sources[0].checkpoint.tensors[name].num_elements
-        for window in _windows(num_elements) if self._held is None else [slice(0, num_elements)]:
-            stored_K = self._stored(name, window)
-            for block in blocks(window.stop - window.start):
-                block_KN = self._buffer_KN[:, : block.stop - block.start]
-                for row, stored_N in enumerate(stored_K):
-                    part_N = stored_N[block]
-                    block_KN[row] = to_float32(part_N) if part_N.dtype == np.uint16 else part_N
-                yield block_KN
-
-    def refuse_not_finite(self, name: str) -> None:
-        """Raise NumericsError for the first NaN or Inf of a tensor; nothing if there is none."""
-        start = 0
-        for block_KN in self.blocks(name):
-            for source, row_N in zip(self._sources, block_KN, strict=True):
-                bad_N = np.flatnonzero(~np.isfinite(row_N))
-                if bad_N.size:
-                    shape = source.checkpoint.tensors[name].shape
-                    place = [int(index) for index in np.unravel_index(start + int(bad_N[0]), shape)]
-                    raise NumericsError(
-                        f"tensor {name} of {source.role} has {row_N[bad_N[0]]} at {place}",
-                        hint="that RL run diverged: look at its metrics, lower its learning rate"
-                        if source.role != "init"
-                        else "the model that the run starts from is not usable",
-                    )
-            start += block_KN.shape[1]
-
-    def _stored(self, name: str, window: slice) -> list[Stored]:
-        if self._held is not None:
-            return [held[name] for held in self._held]
-        return [source.checkpoint.read_part(name, window) for source in self._sources]

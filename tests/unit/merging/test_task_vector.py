@@ -9,10 +9,11 @@ import pytest
 
 from warpctl.merging.task_vector import (
     BLOCK_ELEMENTS,
+    LANES,
     add_up,
     blocks,
     cosines,
-    products,
+    inner_products,
     task_gram,
     weight_gram,
 )
@@ -20,25 +21,34 @@ from warpctl.merging.task_vector import (
 
 def test_products_of_small_integers_are_exact():
     weights = np.array([[1.0, 2.0, 3.0], [2.0, 2.0, 3.0], [1.0, 0.0, 5.0]])
-    assert products(weights).tolist() == [[14.0, 1.0, 2.0], [1.0, 1.0, 0.0], [2.0, 0.0, 8.0]]
+    assert inner_products(weights).tolist() == [[14.0, 1.0, 2.0], [1.0, 1.0, 0.0], [2.0, 0.0, 8.0]]
+
+
+def test_lanes_take_elements_in_turn_and_are_then_halved():
+    """Two large terms of opposite sign swallow the ones that share their lanes, 4 and 3 of them, then each other."""
+    init = np.ones(3 * LANES + 2)
+    init[[0, LANES // 2]] = 2.0**27
+    task_vector = np.ones(3 * LANES + 2)
+    task_vector[[0, LANES // 2]] = 2.0**27, -(2.0**27)
+    assert inner_products(np.array([init, init + task_vector]))[0, 1] == 3 * LANES + 2 - 4 - 3
 
 
 def test_task_vectors_are_found_where_float32_would_lose_them():
     init = np.full(1000, 1.0, np.float32)
     member = np.nextafter(init, np.float32(2))
-    inner = products(np.array([init, member], np.float64))
+    inner = inner_products(np.array([init, member], np.float64))
     assert task_gram(inner)[0, 0] == pytest.approx(1000 * 2.0**-46, rel=1e-15)
 
 
 def test_the_gram_matrix_of_full_weights_follows_from_that_of_init_and_task_vectors():
     weights = np.random.default_rng(0).standard_normal((4, 500))
     expected = weights[1:] @ weights[1:].T
-    np.testing.assert_allclose(weight_gram(products(weights.copy())), expected, rtol=1e-13, atol=1e-12)
+    np.testing.assert_allclose(weight_gram(inner_products(weights.copy())), expected, rtol=1e-13, atol=1e-12)
 
 
 def test_the_sum_over_blocks_is_correctly_rounded_and_independent_of_their_order():
-    parts = [np.array([[value]]) for value in (1e16, 1.0, -1e16, 1e-3, 2.0**-60)]
-    exact = float(sum(Fraction(float(part[0, 0])) for part in parts))
+    parts = np.array([1e16, 1.0, -1e16, 1e-3, 2.0**-60]).reshape(5, 1, 1)
+    exact = float(sum(Fraction(float(part)) for part in parts.ravel()))
     assert add_up(parts)[0, 0] == exact
     assert add_up(parts[::-1])[0, 0] == exact
 
@@ -65,9 +75,9 @@ def test_cosines_are_one_on_the_diagonal_within_bounds_and_undefined_for_a_zero_
 def test_a_value_that_is_not_finite_shows_in_the_products_without_a_warning(bad, row):
     weights = np.ones((3, 4))
     weights[row, 2] = bad
-    assert not np.isfinite(products(weights)).all()
+    assert not np.isfinite(inner_products(weights)).all()
 
 
 def test_the_largest_float32_numbers_have_finite_products():
     weights = np.array([[-3.4e38] * 8, [3.4e38] * 8])
-    assert np.isfinite(products(weights)).all()
+    assert np.isfinite(inner_products(weights)).all()

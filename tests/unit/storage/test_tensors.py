@@ -58,7 +58,7 @@ def test_a_tensor_reads_the_same_whatever_the_dtype_and_sharding(store, dtype, s
     checkpoint = opened(store, model_files(WEIGHTS, dtype=dtype, shards=shards))
     assert list(checkpoint.tensors) == NAMES
     expected = rounded(WEIGHTS, dtype)
-    flat = checkpoint.read_flat(NAMES)
+    flat = checkpoint.read_flat_into(NAMES, memoryview(bytearray(checkpoint.flat_bytes(NAMES))))
     for name in NAMES:
         assert checkpoint.read(name).tobytes() == expected[name].tobytes()
         assert checkpoint.read(name).shape == tuple(SHAPES[name])
@@ -68,7 +68,10 @@ def test_a_tensor_reads_the_same_whatever_the_dtype_and_sharding(store, dtype, s
 def test_part_of_a_tensor_is_read_by_its_elements(store):
     checkpoint = opened(store, model_files(WEIGHTS))
     name = "model.embed_tokens.weight"
-    assert checkpoint.read_part(name, slice(5, 9)).tolist() == WEIGHTS[name].ravel()[5:9].tolist()
+    wanted = WEIGHTS[name].ravel()[5:9].tolist()
+    assert checkpoint.read_part(name, slice(5, 9)).tolist() == wanted
+    buffer = memoryview(bytearray(checkpoint.part_bytes(name, slice(5, 9))))
+    assert checkpoint.read_part_into(name, slice(5, 9), buffer).tolist() == wanted
 
 
 def test_what_is_read_may_be_changed_by_its_reader(store):
@@ -83,11 +86,15 @@ def test_neighbouring_tensors_are_read_with_one_request_and_far_ones_apart(store
     files = {"model.safetensors": safetensors_bytes([(name, value, "F32") for name, value in far.items()])}
     checkpoint = opened(store, files)
     requests = []
-    read_range = Artifact.read_range
-    monkeypatch.setattr(Artifact, "read_range", lambda self, *args: (requests.append(args), read_range(self, *args))[1])
-    assert checkpoint.read_flat(["a", "b", "c"])["c"].tolist() == [1, 1, 1, 1]
+    read_into = Artifact.read_into
+    monkeypatch.setattr(Artifact, "read_into", lambda self, *args: (requests.append(args), read_into(self, *args))[1])
+
+    def read(*names: str) -> dict[str, np.ndarray]:
+        return checkpoint.read_flat_into(names, memoryview(bytearray(checkpoint.flat_bytes(names))))
+
+    assert read("a", "b", "c")["c"].tolist() == [1, 1, 1, 1]
     assert len(requests) == 1
-    checkpoint.read_flat(["a", "c"])
+    assert read("a", "c")["c"].tolist() == [1, 1, 1, 1]
     assert len(requests) == 3
 
 
@@ -225,3 +232,15 @@ def test_the_index_of_what_is_written_is_what_transformers_expects(store):
     found = json.loads(written(store, publication).read(INDEX))
     assert found["metadata"]["total_size"] == sum(value.nbytes for value in WEIGHTS.values())
     assert set(found["weight_map"]) == set(NAMES)
+
+
+def test_values_that_have_the_stored_type_are_written_as_they_are_and_others_but_float32_refused(store):
+    publication = publication_of(store)
+    stored = np.arange(16, dtype=np.uint16)
+    specs = [TensorSpec("w", (16,))]
+    with CheckpointWriter(publication, prefix="a/", specs=specs, dtype="BF16") as writer:
+        writer.append("w", stored)
+    with pytest.raises(ValueError, match="uint16"), CheckpointWriter(publication, prefix="b/", specs=specs) as writer:
+        writer.append("w", stored)
+    found = Checkpoint.open(written(store, publication), prefix="a/").read_raw("w")
+    assert (found.dtype, found.tobytes()) == (np.uint16, stored.tobytes())

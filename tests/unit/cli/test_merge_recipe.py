@@ -1,0 +1,132 @@
+"""mergekit's recipes: the options that one stands for, and why another is refused."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+from tests.builders.checkpoints import model_files, moved, random_weights, rounded
+from tests.builders.model_folder import write_folder
+from tests.unit.cli.conftest import Place
+from warpctl.cli.merge_recipe import Recipe, read_recipe
+from warpctl.errors import UserError
+from warpctl.storage.plain_folder import PlainFolder
+from warpctl.storage.tensors import Checkpoint
+
+NUSLERP: dict[str, Any] = {
+    "merge_method": "nuslerp",
+    "base_model": "init",
+    "models": [{"model": "one", "parameters": {"weight": 0.5}}, {"model": "two", "parameters": {"weight": 0.5}}],
+    "dtype": "float32",
+}
+LINEAR: dict[str, Any] = {
+    "merge_method": "linear",
+    "models": [{"model": "one", "parameters": {"weight": 3}}, {"model": "two", "parameters": {"weight": 1}}],
+    "dtype": "bfloat16",
+}
+
+
+def written(folder: Path, recipe: object) -> str:
+    with (folder / "recipe.yaml").open("w") as file:
+        YAML(typ="safe").dump(recipe, file)
+    return str(folder / "recipe.yaml")
+
+
+def changed(recipe: dict[str, Any], **fields: object) -> dict[str, Any]:
+    return {name: value for name, value in {**copy.deepcopy(recipe), **fields}.items() if value is not None}
+
+
+def weighing(recipe: dict[str, Any], *weights: object) -> dict[str, Any]:
+    names = ("one", "two", "three")
+    return changed(recipe, models=[{"model": n, "parameters": {"weight": w}} for n, w in zip(names, weights)])  # noqa: B905
+
+
+@pytest.mark.parametrize(
+    ("recipe", "options"),
+    [
+        (NUSLERP, Recipe("init", ("one", "two"), "1", "float32")),
+        (changed(NUSLERP, out_dtype="bfloat16"), Recipe("init", ("one", "two"), "1", "bfloat16")),
+        (
+            changed(NUSLERP, models=[{"model": "two"}, {"model": "one"}], parameters={"weight": 1.0}),
+            Recipe("init", ("two", "one"), "1", "float32"),
+        ),
+        (LINEAR, Recipe("one", ("two",), "0.25", "bfloat16")),
+        (changed(LINEAR, base_model="two", dtype=None), Recipe("two", ("one",), "0.75", "float32")),
+        (weighing(LINEAR, 0.7, 0.3), Recipe("one", ("two",), "0.3", "bfloat16")),
+    ],
+)
+def test_a_recipe_stands_for_options(tmp_path: Path, recipe: dict[str, Any], options: Recipe) -> None:
+    assert read_recipe(written(tmp_path, recipe)) == options
+
+
+@pytest.mark.parametrize(
+    ("recipe", "why"),
+    [
+        (changed(NUSLERP, merge_method="slerp"), "merge_method: slerp: SLERP of full weights"),
+        (changed(NUSLERP, merge_method="ties"), "merge_method: ties is not nuslerp or linear"),
+        (changed(NUSLERP, base_model=None), "nuslerp without base_model"),
+        (weighing(NUSLERP, 0.4, 0.6), "the two models must weigh the same"),
+        (weighing(NUSLERP, 1, 1, 1), "takes two models beside the base, not 3"),
+        (changed(NUSLERP, parameters={"nuslerp_row_wise": True}), "parameters.nuslerp_row_wise: True is not done here"),
+        (changed(NUSLERP, parameters={"t": 0.5}), "parameters.t: 0.5 is not done here"),
+        (weighing(NUSLERP, [0.1, 0.9], 0.5), "models[0].parameters.weight: gradients and filters"),
+        (weighing(NUSLERP, "much", 0.5), "models[0].parameters.weight: must be a number"),
+        (changed(NUSLERP, slices=[]), "slices: layers of several models"),
+        (changed(NUSLERP, tokenizer={"source": "union"}), "tokenizer: tokenizers are copied"),
+        (changed(NUSLERP, tokenizer_source="union"), "tokenizer_source: the tokenizer is copied"),
+        (changed(NUSLERP, dtype="float16"), "dtype: float16 is not float32 or bfloat16"),
+        (changed(NUSLERP, base_model={"model": "x"}), "base_model: must be a path or URI"),
+        (changed(NUSLERP, models="one"), "models: must be a list"),
+        (weighing(LINEAR, 1, 1, 1), "linear takes two models here, not 3"),
+        (weighing(LINEAR, -1, 2), "weights must not be negative"),
+        (changed(LINEAR, base_model="init"), "base_model: must be one of the two models"),
+        (changed(LINEAR, parameters={"normalize": False}), "parameters.normalize: False is not done here; True is"),
+        (["merge"], "the recipe: must be a mapping"),
+    ],
+)
+def test_what_is_not_the_same_here_is_refused(tmp_path: Path, recipe: object, why: str) -> None:
+    with pytest.raises(UserError) as refused:
+        read_recipe(written(tmp_path, recipe))
+
+    assert why in refused.value.message
+    assert refused.value.hint
+
+
+def test_linear_is_the_weighted_average(place: Place, warpctl) -> None:
+    one = random_weights(0)
+    two = moved(one, 1, scale=0.5)
+    for name, weights in (("one", one), ("two", two)):
+        write_folder(place.folder / name, model_files(weights))
+
+    said = warpctl(place, "merge", "--recipe", written(place.folder, LINEAR), "--out", "out")
+
+    assert said.code == 0, said.err
+    out = Checkpoint.open(PlainFolder.open(str(place.folder / "out")))
+    expected = {name: (0.75 * one[name].astype("f8") + 0.25 * two[name]).astype("f4") for name in one}
+    for name, values in rounded(expected, "BF16").items():
+        assert (out.read(name) == values).all(), name
+    assert json.loads((place.folder / "out" / "merge.json").read_text())["litiRate"] == "0.25"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--recipe", "recipe.yaml", "--init", "x"), "--init and --recipe exclude each other"),
+        (("--recipe", "recipe.yaml", "--liti-rate", "0.3"), "--liti-rate and --recipe exclude each other"),
+        (("--recipe", "gone.yaml"), "cannot read gone.yaml: No such file"),
+        (("--recipe", "bad.yaml"), "bad.yaml is not YAML"),
+    ],
+)
+def test_a_recipe_that_cannot_be_read_is_one_line(place: Place, warpctl, arguments, words: str) -> None:
+    written(place.folder, NUSLERP)
+    (place.folder / "bad.yaml").write_text("a: [")
+
+    said = warpctl(place, "merge", *arguments, "--out", "out")
+
+    assert (said.code, said.out, len(said.err.splitlines())) == (2, "", 2)
+    assert words in said.err

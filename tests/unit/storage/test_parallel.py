@@ -1,0 +1,41 @@
+"""Jobs side by side: bounds, errors and quiet afterwards."""
+
+import threading
+
+import pytest
+
+from warpctl.storage.parallel import run_all
+
+
+def test_the_error_of_the_earliest_job_is_raised_when_nothing_runs_any_more():
+    running, failed, ended = threading.Event(), threading.Event(), threading.Event()
+
+    def slow():
+        running.set()
+        assert failed.wait(30)
+        failed.wait(0.1)
+        ended.set()
+        raise ValueError("slow")
+
+    def quick():
+        assert running.wait(30)
+        failed.set()
+        raise KeyError("quick")
+
+    never = []
+    with pytest.raises(ValueError, match="slow"):
+        run_all([slow, quick, *[lambda: (ended.wait(30), never.append(1))] * 20], parallel=2)
+
+    assert ended.is_set()
+    assert len(never) < 20
+
+
+def test_without_parallelism_jobs_run_in_turn_in_this_thread():
+    seen = []
+    run_all([lambda n=n: seen.append((n, threading.current_thread())) for n in range(3)], parallel=1)
+
+    assert seen == [(n, threading.current_thread()) for n in range(3)]
+
+
+def test_no_jobs_are_done_at_once():
+    run_all([], parallel=4)

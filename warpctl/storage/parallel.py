@@ -1,0 +1,39 @@
+"""Small pieces of reading at once: one bounded pool for the whole process, whoever asks."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+
+
+def run_all(jobs: Sequence[Callable[[], object]], *, parallel: int) -> None:
+    """Run all jobs, at most `parallel` of them at once in this process; returns or raises when none runs any more.
+
+    After an error nothing more is started; of several errors the one of the earliest job is raised. Jobs must not
+    themselves wait for `run_all`.
+    """
+    if parallel == 1 or len(jobs) == 1:
+        for job in jobs:
+            job()
+        return
+    running = [_pool(parallel).submit(job) for job in jobs]
+    try:
+        wait(running, return_when=FIRST_EXCEPTION)
+    finally:
+        for future in running:
+            future.cancel()
+        wait(running)
+    for future in running:
+        if not future.cancelled():
+            future.result()
+
+
+@functools.cache
+def _pool(parallel: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(parallel, thread_name_prefix="read")
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_pool.cache_clear)  # threads do not live on in a child
