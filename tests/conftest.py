@@ -4,5 +4,5 @@ from __future__ import annotations
 
 from hypothesis import settings
 
-settings.register_profile("warpctl")
+settings.register_profile("warpctl", deadline=None)
 settings.load_profile("warpctl")

@@ -70,7 +70,10 @@ def test_what_transformers_saved_is_merged_and_loads_again(tmp_path: Path, dtype
     stage = Checkpoint.open(merge_files(str(tmp_path / "store"), files), prefix="merged/")
     for name, values in out.state_dict().items():
         if name in stage.tensors:
-            assert torch.equal(values, torch.from_numpy(stage.read(name)).to(stored)), name
+            wanted = torch.from_numpy(stage.read(name)).to(stored)  # bfloat16: rounded twice, so it may be the next one
+            bits = torch.int16 if stored is torch.bfloat16 else torch.int32
+            steps = (values.view(bits).int() - wanted.view(bits).int()).abs().max()
+            assert steps <= (stored is torch.bfloat16), name
 
 
 @pytest.fixture(params=[running_fake_gcs, running_moto], ids=["gs", "s3"])

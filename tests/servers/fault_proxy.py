@@ -93,7 +93,7 @@ class FaultProxy:
         with self.lock:
             self.orders.clear()
             self.seen.clear()
-            self.share, self.num_failed = 0.0, 0
+            self.share, self.num_failed, self.chance = 0.0, 0, random.Random(7)
             self.most_in_flight = self.in_flight
 
     def count(self, change: int) -> None:

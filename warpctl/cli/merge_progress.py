@@ -15,7 +15,7 @@ from rich.text import Text
 
 from warpctl.cli.durations import duration_text
 from warpctl.cli.gc_text import size_text
-from warpctl.cli.live_display import BAR_CELLS
+from warpctl.cli.live_display import bar
 from warpctl.cli.terminal import is_plain, note, symbols
 
 SECONDS_BETWEEN_LINES = 10.0
@@ -68,8 +68,7 @@ class MergeProgress:
         done = min(self._bytes / self._total_bytes, 1.0) if self._total_bytes else 1.0
         parts = ["merging", self._group or "starting"]
         if columns >= NARROW:
-            marks, cells = symbols(sys.stderr), int(done * BAR_CELLS)
-            parts.append(marks.bar_done * cells + marks.bar_left * (BAR_CELLS - cells))
+            parts.append(bar(done, symbols(sys.stderr)))
         parts += [
             f"{done:.0%}",
             f"{size_text(min(self._bytes, self._total_bytes))} of {size_text(self._total_bytes)}",

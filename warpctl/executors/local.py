@@ -190,7 +190,9 @@ class LocalExecutor:
         environment |= {"TOKENIZERS_PARALLELISM": "false", "PYTHONUNBUFFERED": "1"}
         environment["CUDA_VISIBLE_DEVICES"] = ",".join(place.gpus)
         template = self.run.spec.compute.of(kind).pod_template
-        return environment | {each.name: each.value for each in template.env if each.secret_key_ref is None}
+        environment |= {each.name: each.value for each in template.env if each.secret_key_ref is None}
+        # Whoever runs us under torchrun does not mean that our workers are nodes of one.
+        return environment | {"PET_NODE_RANK": "0", "PET_NNODES": "1"}
 
     def _taken(self) -> list[Place]:
         taken = []

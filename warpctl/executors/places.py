@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from warpctl.spec.compute import StageCompute, num_cores
+from warpctl.storage.parallel import cores_of_this_process
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ class Place:
 
 def this_machine(environment: Mapping[str, str]) -> Machine:
     """Cores that this process may use, and the GPUs that CUDA_VISIBLE_DEVICES or nvidia-smi name."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = cores_of_this_process()
     if "CUDA_VISIBLE_DEVICES" in environment:
         return Machine(cores, tuple(gpu for gpu in environment["CUDA_VISIBLE_DEVICES"].split(",") if gpu.strip()))
     if shutil.which("nvidia-smi") is None:

@@ -8,6 +8,7 @@ image has is copied to a temporary folder first.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
 import platform
 import shutil
@@ -29,9 +30,10 @@ def prepare() -> None:
         os.environ["NUMBA_CPU_FEATURES"] = ""  # those of the name, and no more that this machine has
     built = os.environ.get(FOLDER, "")
     if "NUMBA_CACHE_DIR" not in os.environ and built and Path(built).is_dir():
-        folder = tempfile.mkdtemp(prefix="warpctl-kernels-")
-        atexit.register(shutil.rmtree, folder, ignore_errors=True)
-        os.environ["NUMBA_CACHE_DIR"] = str(shutil.copytree(built, folder, dirs_exist_ok=True))
+        with contextlib.suppress(OSError):  # no room for a copy: they are compiled again
+            folder = tempfile.mkdtemp(prefix="warpctl-kernels-")
+            atexit.register(shutil.rmtree, folder, ignore_errors=True)
+            os.environ["NUMBA_CACHE_DIR"] = str(shutil.copytree(built, folder, dirs_exist_ok=True))
 
 
 def _has_avx2() -> bool:

@@ -4,7 +4,7 @@ They read weights as they are stored, in pieces whose float64 stays in the first
 (task_vector.py and liti.py, which the tests hold them to): nothing is contracted or reordered, on any machine. The loops are
 written so that LLVM makes vectors of them. They release the interpreter's lock.
 
-Imported by the merge worker alone: numba takes some tenths of a second to import and is no business of the controller's.
+Imported by what merges, when it begins to: numba takes some tenths of a second to import and is no business of the controller's.
 Compiled code is kept where compiled_code.py says.
 """
 

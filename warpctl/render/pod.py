@@ -126,7 +126,6 @@ def _environment(
         # Everything but /tmp and /dev/shm is read-only.
         "HOME": "/tmp",  # noqa: S108
         "TMPDIR": "/tmp",  # noqa: S108
-        "NUMBA_CACHE_DIR": "/tmp/numba",  # noqa: S108
         **dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), threads),
         "TOKENIZERS_PARALLELISM": "false",
         "PYTHONUNBUFFERED": "1",

@@ -20,8 +20,8 @@ from warpctl.storage.manifest import FileEntry, Manifest, digest_of
 from warpctl.storage.parallel import run_all
 from warpctl.storage.store import Store
 
-_CHUNKS_KEPT: Final = 4
-"""Verified chunks kept in memory (64 MiB): tensors are read in order and share chunks."""
+_CHUNKS_KEPT: Final = 2
+"""Verified chunks kept in memory (32 MiB): tensors are read in order, and neighbours share a chunk."""
 _READS: Final = 2
 """A chunk that is not what the manifest says is read once more: the bytes may have changed on their way."""
 

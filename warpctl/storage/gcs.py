@@ -25,6 +25,8 @@ from fsspec.asyn import sync_wrapper
 from gcsfs.core import GCSFileSystem
 from gcsfs.retry import HttpError, is_retriable, validate_response
 
+PARTIAL_CONTENT = 206
+
 _request_once = getattr(GCSFileSystem._request, "__wrapped__", GCSFileSystem._request)  # noqa: SLF001
 """gcsfs's request without its fixed six attempts (31 seconds, and none after a timeout)."""
 
@@ -57,6 +59,8 @@ class RetryingGcs(GCSFileSystem):  # type: ignore[misc]  # gcsfs has no types
         ) as answer:
             if not answer.ok:
                 validate_response(answer.status, await answer.read(), path)
+            if start and answer.status != PARTIAL_CONTENT:
+                raise ConnectionError(f"{path}: the whole object came, and not its bytes from {start} on")
             return await fill(target, answer.content.iter_any())
 
     read_into = sync_wrapper(_read_into)

@@ -10,7 +10,7 @@ import json
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +27,8 @@ DTYPES: Final[Mapping[str, np.dtype[Any]]] = {
     "BF16": np.dtype("<u2"),  # the bits; see bfloat16.py
 }
 """What weights may be stored as, and how numpy holds it."""
+STORED_AS: Final[Mapping[str, Literal["F32", "BF16"]]] = {"float32": "F32", "bfloat16": "BF16"}
+"""What torch and transformers call it -> what safetensors does, of what is written."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from typing import BinaryIO
 from warpctl.errors import InputError
 from warpctl.storage.backend import TEMPORARY_PREFIX, FileStat
 from warpctl.storage.create_once import create_local, in_folder, open_new, sync_folder, temporary_beside, write_new
+from warpctl.storage.parallel import cores_of_this_process
 
 _DENIED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR)
 _CANNOT_LINK = (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP, errno.EACCES)
@@ -22,7 +23,7 @@ _CANNOT_LINK = (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP, errno.
 class LocalFiles:
     """Backend over os and pathlib; fsspec's local file system has no atomic write and no fsync."""
 
-    parallel_reads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    parallel_reads = min(cores_of_this_process(), 8)
 
     def read(self, path: str) -> bytes:
         return Path(path).read_bytes()

@@ -1,4 +1,4 @@
-"""Small pieces of reading at once: one bounded pool for the whole process, whoever asks."""
+"""Small pieces of reading at once: one bounded pool for all who ask for the same number of threads."""
 
 from __future__ import annotations
 
@@ -6,6 +6,11 @@ import functools
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+
+
+def cores_of_this_process() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def run_all(jobs: Sequence[Callable[[], object]], *, parallel: int) -> None:

@@ -17,13 +17,12 @@ from typing import Any, Final, Self
 from warpctl.errors import InputError, UserError, WarpctlError
 from warpctl.storage.backend import FileStat, Sink
 from warpctl.storage.headers import INDEX
+from warpctl.storage.manifest import CHUNK_BYTES
 from warpctl.storage.parallel import run_all
 from warpctl.storage.store import Store
 
 CONFIG: Final = "config.json"
 RECORD: Final = "merge.json"
-PART_BYTES: Final = 16 * 1024 * 1024
-"""Read at a time."""
 
 OnBytes = Callable[[int], None]
 """Told how many bytes were just read or written."""
@@ -87,7 +86,7 @@ class PlainFolder:
         self._used.add(name)
 
         def fill(part: int) -> None:
-            piece = target[part : part + PART_BYTES]
+            piece = target[part : part + CHUNK_BYTES]
             try:
                 num_bytes = self._store.read_into(name, start + part, piece)
             except FileNotFoundError:
@@ -96,7 +95,7 @@ class PlainFolder:
                 raise self._changed(name)
             self._on_bytes(num_bytes)
 
-        jobs = [functools.partial(fill, part) for part in range(0, end - start, PART_BYTES)]
+        jobs = [functools.partial(fill, part) for part in range(0, end - start, CHUNK_BYTES)]
         run_all(jobs, parallel=self._store.parallel_reads)
 
     def check_unchanged(self) -> None:
@@ -121,11 +120,14 @@ class NewFolder:
     def __init__(self, store: Store, unfinished: Iterable[str], *, on_bytes: OnBytes) -> None:
         self.uri = store.root
         self.unfinished = tuple(unfinished)
+        self._earlier_writer = _writer_of(store) if self.unfinished else ""
         """Files of an earlier merge that never ended; `begin` removes them."""
         self._store = store
         self._on_bytes = on_bytes
         self._names: list[str] = []
-        self._written: list[str] = []
+        self._written: dict[str, FileStat | None] = {}
+        """What this merge has put there, and how it was then."""
+        self._writer = uuid.uuid4().hex
         self._index: bytes | None = None
 
     @classmethod
@@ -146,36 +148,45 @@ class NewFolder:
 
     def begin(self, names: Iterable[str]) -> None:
         """Remove what is unfinished, and say which files will lie here. UserError when another merge was quicker."""
+        if self.unfinished and _writer_of(self._store) != self._earlier_writer:
+            raise self._taken()
         for name in sorted(self.unfinished, key=lambda name: name == RECORD):  # the record last: it explains the rest
             self._store.delete(name)
         self._names = sorted({*names, INDEX, CONFIG, RECORD})
-        if not self._store.create_once(RECORD, self._record({"isComplete": False, "writer": uuid.uuid4().hex})):
-            raise UserError(f"another merge has just begun in {self.uri}", hint="wait for it, or name a new folder")
-        self._written.append(RECORD)
+        if not self._store.create_once(RECORD, self._record({"isComplete": False})):
+            raise self._taken()
+        self._note(RECORD)
 
     @contextlib.contextmanager
     def open_file(self, name: str) -> Iterator[Sink]:
         """Stream a file."""
-        self._written.append(name)
+        self._written[name] = None
         with self._store.open_write(name) as sink:
             yield _Counted(sink, self._on_bytes)
+        self._note(name)
 
     def write_file(self, name: str, data: bytes) -> None:
         """Write a small file; the index is kept for the end."""
         if name == INDEX:
             self._index = data
             return
-        self._written.append(name)
+        self._written[name] = None
         self._store.write(name, data)
+        self._note(name)
         self._on_bytes(len(data))
 
     def finish(self, report: Mapping[str, Any], config: bytes) -> None:
-        """Write the record in full, the index, and config.json, which makes the folder a model."""
-        self._store.write(RECORD, self._record({"isComplete": True, **report}))
+        """Write the index, the record in full, and config.json, which makes the folder a model.
+
+        UserError when another merge has written here meanwhile.
+        """
+        if any(stat is None or self._store.stat(name) != stat for name, stat in self._written.items()):
+            raise self._taken()
         if self._index is not None:
-            self._written.append(INDEX)
+            self._written[INDEX] = None
             self._store.write(INDEX, self._index)
-        self._written.append(CONFIG)
+        self._store.write(RECORD, self._record({"isComplete": True, **report}))
+        self._written[CONFIG] = None
         self._store.write(CONFIG, config)
 
     def local_path(self) -> Path | None:
@@ -185,14 +196,22 @@ class NewFolder:
     def discard(self) -> str:
         """Remove what was written, the record last; what could not be removed, or ""."""
         try:
+            if self._written and _writer_of(self._store) != self._writer:
+                return ""  # another merge has begun anew here: what lies there is its own
             for name in reversed(self._written):
                 self._store.delete(name)
         except WarpctlError as error:
             return error.message
         return ""
 
+    def _note(self, name: str) -> None:
+        self._written[name] = self._store.stat(name)
+
+    def _taken(self) -> UserError:
+        return UserError(f"another merge writes into {self.uri}", hint="wait for it, or name a new folder")
+
     def _record(self, report: Mapping[str, Any]) -> bytes:
-        record = {"warpctlMerge": 1, "files": self._names, **report}
+        record = {"warpctlMerge": 1, "writer": self._writer, "files": self._names, **report}
         return (json.dumps(record, indent=2, allow_nan=False) + "\n").encode()
 
 
@@ -214,6 +233,15 @@ def _unfinished(store: Store) -> set[str]:
     """The files that the record of a merge names; none if it is not ours."""
     try:
         record = json.loads(store.read(RECORD))
-        return {str(name) for name in record["files"]} if record["warpctlMerge"] else set()
+        is_ours = record["warpctlMerge"] and not record["isComplete"]
+        return {str(name) for name in record["files"]} if is_ours else set()
     except (ValueError, KeyError, TypeError, FileNotFoundError):
         return set()
+
+
+def _writer_of(store: Store) -> str:
+    """Who has begun in this folder; "" if nobody has."""
+    try:
+        return str(json.loads(store.read(RECORD))["writer"])
+    except (ValueError, KeyError, TypeError, FileNotFoundError):
+        return ""

@@ -75,6 +75,8 @@ class RetryingS3(S3FileSystem):  # type: ignore[misc]  # s3fs has no types
         answer = await self._call_s3("get_object", Bucket=bucket, Key=key, Range=wanted)
         body = answer["Body"]
         try:
+            if start and not str(answer.get("ContentRange", "")).startswith(f"bytes {start}-"):
+                raise ConnectionError(f"{path}: the whole object came, and not its bytes from {start} on")
             return await fill(target, body.iter_chunks(_PIECE_BYTES))
         finally:
             body.close()

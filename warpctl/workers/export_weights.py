@@ -6,22 +6,18 @@ weights = (1 - liti_rate) sft + liti_rate * source, in float64, rounded to float
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Final
+from collections.abc import Callable, Iterator
+from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
 from warpctl.errors import InputError, NumericsError
-from warpctl.merging.liti import liti, round_once
-from warpctl.storage.bfloat16 import bfloat16_to_float32, float32_to_bfloat16
-from warpctl.storage.headers import INDEX, TensorInfo, TensorSpec, index, split_into_shards
+from warpctl.merging.liti import liti, round_once, round_once_to_bfloat16
+from warpctl.storage.headers import INDEX, STORED_AS, TensorInfo, TensorSpec, index, split_into_shards
 from warpctl.storage.store import Store
 from warpctl.storage.tensors import Checkpoint, to_float32
 
 BLOCK_ELEMENTS = 4 * 1024 * 1024
-STORED_AS: Final[Mapping[str, str]] = {"float32": "F32", "bfloat16": "BF16"}
-"""What config.json calls a type, and what safetensors calls it."""
 
 Report = Callable[[int, int], None]
 
@@ -66,17 +62,11 @@ def _interpolated(
     for start in range(0, num_elements, BLOCK_ELEMENTS):
         block = slice(start, min(start + BLOCK_ELEMENTS, num_elements))
         sft_N, source_N = (to_float32(each.read_part(tensor.name, block)).astype("float64") for each in (sft, source))
+        values_N = liti(sft_N, source_N, liti_rate=liti_rate)
         try:
-            values_N = round_once(liti(sft_N, source_N, liti_rate=liti_rate))
+            yield round_once(values_N) if dtype == "float32" else round_once_to_bfloat16(values_N)
         except FloatingPointError as error:
-            raise _beyond(tensor.name, "float32", liti_rate) from error
-        if dtype == "float32":
-            yield values_N
-            continue
-        bits_N = float32_to_bfloat16(values_N)
-        if not np.isfinite(bfloat16_to_float32(bits_N)).all() and np.isfinite(values_N).all():
-            raise _beyond(tensor.name, dtype, liti_rate)
-        yield bits_N
+            raise _beyond(tensor.name, dtype, liti_rate) from error
 
 
 def _beyond(tensor: str, dtype: str, liti_rate: float) -> NumericsError:

@@ -124,13 +124,13 @@ def run(main: Callable[[Context], None]) -> None:
         log = log.bind(run=f"{stage_input.namespace}/{stage_input.run}", stage=stage_input.stage_id)
         log = log.bind(attempt=stage_input.attempt_id)
         store = Store.open(stage_input.storage)
+        # As torchrun calls them; see render/pod.py.
+        rank, num_nodes = int(os.environ.get("PET_NODE_RANK", "0")), int(os.environ.get("PET_NNODES", "1"))
     except (WarpctlError, ValueError) as error:
         log.error("worker cannot start", error=str(error), hint=getattr(error, "hint", ""))  # noqa: TRY400  # one line
         sys.exit(getattr(error, "exit_code", EXIT_FINAL))
     set_on_retry_hooks([_say_retries(log)])
-    context = Context(stage_input, store, _publication(store, stage_input), log, stop)
-    # As torchrun calls them; see render/pod.py.
-    context.rank, context.num_nodes = int(os.environ.get("PET_NODE_RANK", "0")), int(os.environ.get("PET_NNODES", "1"))
+    context = Context(stage_input, store, _publication(store, stage_input), log, stop, rank=rank, num_nodes=num_nodes)
     code = _attempt(main, context)
     # From here on there is nothing to save: a late SIGTERM must not turn a success into a failure.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)

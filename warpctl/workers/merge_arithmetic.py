@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from types import TracebackType
@@ -15,6 +14,7 @@ from warpctl.merging import kernels
 from warpctl.merging.kernels import Inputs, Rounded
 from warpctl.merging.product import Product
 from warpctl.merging.task_vector import BLOCK_ELEMENTS
+from warpctl.storage.parallel import cores_of_this_process
 
 MAX_THREADS = 8
 """More do not help: memory and the store are slower than that."""
@@ -34,7 +34,7 @@ class MergeArithmetic:
     """Inner products of inputs, and their combination into `products`. Use it as a context manager: it owns threads and buffers."""
 
     def __init__(self, products: Sequence[Product], *, num_threads: int | None = None) -> None:
-        num_threads = num_threads or min(len(os.sched_getaffinity(0)), MAX_THREADS)
+        num_threads = num_threads or min(cores_of_this_process(), MAX_THREADS)
         self._products = tuple(products)
         # One batch is written by the threads while the caller has the other.
         self._batches = [

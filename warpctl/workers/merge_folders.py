@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import numpy.typing as npt
 
@@ -22,14 +22,13 @@ from warpctl.merging.product import Product
 from warpctl.spec.base import decimal_text
 from warpctl.spec.stage_input import MergeTask
 from warpctl.spec.training import Granularity, SlerpOrder
-from warpctl.storage.headers import MAX_SHARD_BYTES, split_into_shards
+from warpctl.storage.headers import MAX_SHARD_BYTES, STORED_AS, split_into_shards
 from warpctl.storage.plain_folder import CONFIG, RECORD, NewFolder, OnBytes, PlainFolder
 from warpctl.storage.tensors import Checkpoint, CheckpointWriter
 from warpctl.workers.merge_reading import DEFAULT_MEMORY_BYTES, GroupPlan, plan_groups
 from warpctl.workers.merge_sources import Source, Sources
 from warpctl.workers.model_config import config_with_dtype
 
-STORED_AS: Final[Mapping[str, Literal["F32", "BF16"]]] = {"float32": "F32", "bfloat16": "BF16"}
 _KEPT_ENDINGS: Final = (".json", ".jinja", ".txt", ".model", ".tiktoken", ".py")
 _TEMPLATES: Final = "additional_chat_templates/"
 _OF_TRAINING: Final = frozenset({RECORD, "trainer_state.json", "all_results.json", "train_results.json"})
@@ -111,7 +110,7 @@ def plan_merge(request: MergeRequest, *, on_bytes: OnBytes = lambda _num_bytes: 
     groups = plan_groups(sources, _task(request), memory_bytes=request.memory_bytes)
     shards = split_into_shards(sources.specs, dtype=STORED_AS[request.dtype], max_shard_bytes=request.max_shard_bytes)
     write_bytes = len(targets) * sum(shard.size for shard in shards)
-    _check_space(targets, write_bytes)
+    _check_space(targets, write_bytes // len(targets))
     init = opened[0][1]
     return MergePlan(
         request=request,
@@ -141,7 +140,10 @@ def merge_folders(plan: MergePlan, *, on_group: Callable[[int, int], None]) -> l
                 hint="the same command starts anew in the same folder",
             ) from error
         if isinstance(error, NumericsError):
-            raise InputError(error.message, hint="that checkpoint cannot be merged; take an earlier one") from error
+            # Of a run's hints one is about training, which nobody here has done.
+            is_of_input = type(error) is NumericsError
+            hint = "that checkpoint cannot be merged; take an earlier one" if is_of_input else error.hint
+            raise InputError(error.message, hint=hint) from error
         raise
     return diagnostics
 
@@ -224,11 +226,13 @@ def _open(uri: str, on_bytes: OnBytes) -> tuple[str, PlainFolder, Checkpoint]:
         raise InputError(message, hint=error.hint) from error
 
 
-def _check_space(targets: Sequence[NewFolder], num_bytes: int) -> None:
+def _check_space(targets: Sequence[NewFolder], target_bytes: int) -> None:
     """UserError when a local disk has no room for all of it."""
-    for path in filter(None, (target.local_path() for target in targets)):
-        there = next(folder for folder in (path, *path.parents) if folder.exists())
-        free = shutil.disk_usage(there).free
+    paths = [path for target in targets if (path := target.local_path()) is not None]
+    disks = [next(folder for folder in (path, *path.parents) if folder.exists()) for path in paths]
+    devices = [disk.stat().st_dev for disk in disks]
+    for path, disk, device in zip(paths, disks, devices, strict=True):
+        num_bytes, free = devices.count(device) * target_bytes, shutil.disk_usage(disk).free
         if free < num_bytes:
             raise UserError(
                 f"{path} has room for {free / 1e9:.1f} GB, the result is {num_bytes / 1e9:.1f} GB",

@@ -22,7 +22,7 @@ from warpctl.merging.groups import Group
 from warpctl.merging.product import Product
 from warpctl.spec.stage_input import StageInput
 from warpctl.storage.headers import split_into_shards
-from warpctl.storage.manifest import FileEntry
+from warpctl.storage.manifest import FileEntry, digest_of
 from warpctl.storage.publish import Publication
 from warpctl.storage.store import Store
 from warpctl.storage.tensors import CheckpointWriter, TensorSpec
@@ -58,7 +58,8 @@ class MergeOutput:
         self._stage_input = stage_input
         self._publication = publication
         self._shards = split_into_shards(specs, max_shard_bytes=max_shard_bytes)
-        kept = _Finished.load(store, stage_input)
+        self._layout = digest_of(b"".join(shard.head for shard in self._shards))
+        kept = _Finished.load(store, stage_input, self._layout)
         mine = {shard.file for shard in self._shards[rank::num_nodes] if not kept.has_shard(shard.file)}
         self.num_kept = sum(kept.has_shard(shard.file) for shard in self._shards)
         """Shards that earlier attempts, or other nodes, finished."""
@@ -89,6 +90,7 @@ class MergeOutput:
         entries = [self._receipt(prefix + file) for file in closed for prefix in (MERGED, NEXT_INIT)]
         state = {
             "inputs": _inputs(self._stage_input),
+            "layout": self._layout,
             "files": [entry.model_dump(mode="json", by_alias=True) for entry in entries],
             "groups": [group.to_json() for group in diagnostics],
         }
@@ -98,7 +100,7 @@ class MergeOutput:
 
     def whole(self, groups: Sequence[Group]) -> list[GroupDiagnostics] | None:
         """Take all shards, whoever wrote them, into the publication; None while another node has some left."""
-        finished = _Finished.load(self._store, self._stage_input)
+        finished = _Finished.load(self._store, self._stage_input, self._layout)
         if not all(finished.has_shard(shard.file) for shard in self._shards):
             return None
         own = set(self._writers[0].closed)
@@ -139,7 +141,8 @@ class _Finished:
         return MERGED + file in self.files and NEXT_INIT + file in self.files
 
     @classmethod
-    def load(cls, store: Store, stage: StageInput) -> Self:
+    def load(cls, store: Store, stage: StageInput, layout: str) -> Self:
+        """`layout` is a digest of the heads of all shards: files of the same names may hold other tensors."""
         files: dict[str, FileEntry] = {}
         groups: dict[str, GroupDiagnostics] = {}
         for path in _newest_states(store, stage):
@@ -147,7 +150,7 @@ class _Finished:
                 state: dict[str, Any] = json.loads(store.read(path))
                 entries = [FileEntry.model_validate(entry) for entry in state["files"]]
                 found = [GroupDiagnostics.from_json(group) for group in state["groups"]]
-                is_ours = state["inputs"] == _inputs(stage)
+                is_ours = (state["inputs"], state["layout"]) == (_inputs(stage), layout)
             except (ValueError, KeyError, TypeError, FileNotFoundError):
                 continue  # not worth a failure: the shards are simply made again
             if is_ours and all((stat := store.stat(entry.path)) and stat.size == entry.size for entry in entries):

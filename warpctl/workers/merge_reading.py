@@ -31,7 +31,9 @@ LOADS_AHEAD = 3
 MIB = 1024**2
 DEFAULT_MEMORY_BYTES = 1024 * MIB
 OVERHEAD_BYTES = 256 * MIB
-"""Measured: python with numpy, numba and a store's library, the chunks that inputs keep, output buffers."""
+"""Python with numpy, numba and a store's library, and the batches that are being written."""
+INPUT_BYTES = 32 * MIB
+"""The chunks that each input keeps."""
 LEAST_WEIGHTS_BYTES = 32 * MIB
 
 
@@ -65,13 +67,14 @@ def plan_groups(
     needs: Callable[[str], bool] = lambda _: True,
 ) -> tuple[GroupPlan, ...]:
     """The groups in order, and how each is read; `needs` says which tensors are still to be written."""
+    max_bytes = weights_bytes(memory_bytes, len(sources.all))
     groups = split_into_groups((spec.name for spec in sources.specs), task.granularity)
-    return tuple(plan_group(sources, group, needs, max_bytes=weights_bytes(memory_bytes)) for group in groups)
+    return tuple(plan_group(sources, group, needs, max_bytes=max_bytes) for group in groups)
 
 
-def weights_bytes(memory_bytes: int) -> int:
-    """What of a process's memory its buffers of weights may take: not what python, its libraries and the store's chunks need."""
-    return max(memory_bytes - memory_bytes // 5 - OVERHEAD_BYTES, LEAST_WEIGHTS_BYTES)
+def weights_bytes(memory_bytes: int, num_inputs: int) -> int:
+    """What of a process's memory its buffers of weights may take; a fifth is for what is not counted, such as uploads on their way."""
+    return max(memory_bytes - memory_bytes // 5 - OVERHEAD_BYTES - num_inputs * INPUT_BYTES, LEAST_WEIGHTS_BYTES)
 
 
 def plan_group(sources: Sources, group: Group, needs: Callable[[str], bool], *, max_bytes: int) -> GroupPlan:

@@ -22,6 +22,10 @@ from warpctl.workers.merge_sources import Sources
 Stored = npt.NDArray[Any]
 
 
+class BeyondRangeError(NumericsError):
+    """The inputs are finite and their merge is not."""
+
+
 class Output(Protocol):
     """Where merged policy and next init go."""
 
@@ -51,7 +55,7 @@ def merge_weights(
 ) -> list[GroupDiagnostics]:
     """Merge what `output` needs of `sources`: diagnostics of the groups that have a part in it.
 
-    `on_group(number, count)` is called before each group, and may raise.
+    `on_group(number, count)` is called before each part of group `number`, and may raise.
     `memory_bytes`: of the whole process, see weights_bytes.
     """
     plans = plan_groups(sources, task, memory_bytes=memory_bytes, needs=output.needs)
@@ -59,13 +63,15 @@ def merge_weights(
     diagnostics: list[GroupDiagnostics] = []
     with (
         MergeArithmetic(output.wanted) as arithmetic,
-        Reader(sources, loads_of(needed), max_bytes=weights_bytes(memory_bytes)) as reader,
+        Reader(sources, loads_of(needed), max_bytes=weights_bytes(memory_bytes, len(sources.all))) as reader,
     ):
         merging = _Merging(sources, reader, arithmetic, task, output)
-        for number, plan in enumerate(needed):
-            on_group(len(plans) - len(needed) + number, len(plans))
-            diagnostics.append(merging.group(plan))
-            output.save_state(diagnostics)
+        for number, plan in enumerate(needed, len(plans) - len(needed)):
+
+            def look_around(number: int = number) -> None:
+                on_group(number, len(plans))
+
+            merging.group(plan, diagnostics, look_around)
     return diagnostics
 
 
@@ -77,24 +83,33 @@ class _Merging:
     task: MergeTask
     output: Output
 
-    def group(self, plan: GroupPlan) -> GroupDiagnostics:
-        """Coefficients from the inner products of the group, then its merged policy and next init, part by part."""
+    def group(self, plan: GroupPlan, diagnostics: list[GroupDiagnostics], look_around: Callable[[], None]) -> None:
+        """Coefficients from the inner products of the group, then its merged policy and next init, part by part.
+
+        `look_around` is called before each part, and a state saved after it: a group may be a whole model.
+        """
         if plan.is_read_twice:
             parts = []
             for load in plan.products:
+                look_around()
                 with self.reader.take(load) as weights:
                     parts.append(self._inner_products(weights))
             products_KK = add_up(np.concatenate(parts))
             coefficients = slerp(task_gram(products_KK), self.task.order)
+            diagnostics.append(diagnose(plan.group, products_KK, coefficients))
             for load in plan.combination:
+                look_around()
                 with self.reader.take(load) as weights:
                     self._combine(weights, coefficients)
+                self.output.save_state(diagnostics)
         else:
+            look_around()
             with self.reader.take(plan.combination[0]) as weights:
                 products_KK = add_up(self._inner_products(weights))
                 coefficients = slerp(task_gram(products_KK), self.task.order)
+                diagnostics.append(diagnose(plan.group, products_KK, coefficients))
                 self._combine(weights, coefficients)
-        return diagnose(plan.group, products_KK, coefficients)
+            self.output.save_state(diagnostics)
 
     def _inner_products(self, weights: Mapping[str, Sequence[Stored]]) -> Float64:
         """Of init and task vectors, for each block: (B, K, K); NumericsError names the first NaN or Inf."""
@@ -113,9 +128,9 @@ class _Merging:
                 for values in self.arithmetic.combine(weights[name], coefficients.weights, liti_rate=liti_rate):
                     self.output.append(name, values)
             except FloatingPointError as error:
-                raise NumericsError(
+                raise BeyondRangeError(
                     f"merging tensor {name} gives values beyond {_types(self.output.wanted)}",
-                    hint="the inputs are close to its limit of 3.4e38",
+                    hint="the inputs are close to its limit of 3.4e38, or the LITI rate is far beyond 1",
                 ) from error
 
 

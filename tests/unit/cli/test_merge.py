@@ -187,6 +187,8 @@ def test_ctrl_c_leaves_nothing(models: Place, warpctl, monkeypatch) -> None:
 def test_what_a_killed_merge_left_is_written_anew(models: Place, warpctl) -> None:
     assert warpctl(models, *ARGUMENTS, "--out", "out").code == 0
     whole = (models.folder / "out" / "model.safetensors").read_bytes()
+    record = models.folder / "out" / "merge.json"
+    record.write_text(record.read_text().replace('"isComplete": true', '"isComplete": false'))
     (models.folder / "out" / "config.json").unlink()
     (models.folder / "out" / "model.safetensors").unlink()
     (models.folder / "out" / ".tmp-1").write_bytes(b"half")
@@ -199,8 +201,19 @@ def test_what_a_killed_merge_left_is_written_anew(models: Place, warpctl) -> Non
     assert files_of(models, "out") == sorted([*MODEL_FILES, "merge.json", "model.safetensors"])
 
 
+def test_a_finished_merge_whose_config_was_moved_away_is_not_unfinished(models: Place, warpctl) -> None:
+    assert warpctl(models, *ARGUMENTS, "--out", "out").code == 0
+    (models.folder / "out" / "config.json").unlink()
+    before = files_of(models, "out")
+
+    said = warpctl(models, *ARGUMENTS, "--out", "out")
+
+    assert (said.code, files_of(models, "out")) == (2, before)
+    assert "is not empty" in said.err
+
+
 def test_a_strangers_file_beside_an_unfinished_merge_is_kept(models: Place, warpctl) -> None:
-    record = {"warpctlMerge": 1, "files": ["merge.json"]}
+    record = {"warpctlMerge": 1, "files": ["merge.json"], "isComplete": False}
     write_folder(models.folder / "out", {"merge.json": json.dumps(record).encode(), "mine.txt": b"mine"})
 
     said = warpctl(models, *ARGUMENTS, "--out", "out")

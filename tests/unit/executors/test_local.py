@@ -66,6 +66,7 @@ WORKERS = {
         time.sleep(60)
     """,
     "shows": "import os; print({name: os.environ.get(name) for name in ('HF_TOKEN', 'OMP_NUM_THREADS', 'COLOUR')})",
+    "node": "import os; print(os.environ['PET_NODE_RANK'], os.environ['PET_NNODES'])",
 }
 
 
@@ -274,6 +275,20 @@ def test_only_imports_see_a_hub_token_and_env_reaches_the_worker(
 
     assert "'HF_TOKEN': 'secret', 'OMP_NUM_THREADS': '1', 'COLOUR': None" in logs["a"]
     assert "'HF_TOKEN': None, 'OMP_NUM_THREADS': '1', 'COLOUR': 'red'" in logs["b"]
+
+
+def test_a_worker_is_no_node_of_what_we_ourselves_run_under(
+    tmp_path: Path, use, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use("node")
+    monkeypatch.setenv("PET_NODE_RANK", "2")
+    monkeypatch.setenv("PET_NNODES", "4")
+    executor = an_executor(tmp_path)
+
+    executor.start(a_start())
+    log = executor.log_file(wait_for(executor, AttemptState.COMPLETE)).read_text()
+
+    assert log.split() == ["0", "1"]
 
 
 def test_each_worker_sees_the_gpus_that_it_was_given_and_no_others(tmp_path: Path, use) -> None:

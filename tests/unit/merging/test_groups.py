@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from warpctl.merging.groups import layer_of, split_into_groups
@@ -63,7 +63,6 @@ def test_a_module_with_a_submodule_between_its_tensors_is_split_with_distinct_na
 part = st.sampled_from(["model", "layers", "0", "1", "10", "h", "weight", "bias", "norm", "a-b", "x"])
 
 
-@settings(deadline=None)
 @given(st.sets(st.lists(part, min_size=1, max_size=5).map(".".join), min_size=1), st.sampled_from(list(Granularity)))
 def test_every_tensor_is_in_exactly_one_group_in_sorted_order_whatever_the_names(names, granularity):
     groups = split_into_groups(names, granularity)

@@ -6,7 +6,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -17,14 +17,12 @@ float32 = st.floats(width=32, allow_nan=False, allow_infinity=False)
 pair = hnp.arrays(np.float32, (2, 5), elements=float32)
 
 
-@settings(deadline=None)
 @given(pair)
 def test_one_member_gives_that_policy_bit_for_bit_even_far_from_the_init(weights):
     merged = round_once(put_back(weights.astype(np.float64), np.array([1.0])))
     assert merged.tobytes() == weights[1].tobytes()
 
 
-@settings(deadline=None)
 @given(pair)
 def test_liti_rate_0_gives_the_init_and_rate_1_the_merged_policy_bit_for_bit(weights):
     init, merged = weights.astype(np.float64)
@@ -39,7 +37,6 @@ def test_worked_numbers_of_putting_back_and_liti():
     np.testing.assert_allclose(liti(weights[0], merged, liti_rate=0.25), [1.25, 2.75], rtol=1e-15)
 
 
-@settings(deadline=None)
 @given(
     hnp.arrays(np.float32, (3, 5), elements=st.floats(-100, 100, width=32)),
     hnp.arrays(np.float64, 2, elements=st.floats(-2, 2)),
@@ -78,13 +75,11 @@ def exact_bfloat16(value):
     return best | (0x8000 if np.signbit(value) else 0)
 
 
-@settings(deadline=None)
 @given(st.floats(-3e38, 3e38))
 def test_any_float64_is_rounded_to_the_nearest_bfloat16(value):
     assert round_once_to_bfloat16(np.array([value])).tolist() == [exact_bfloat16(value)]
 
 
-@settings(deadline=None)
 @given(st.integers(0, 0x7F7E), st.sampled_from([1.0, -1.0]), st.integers(24, 52), st.sampled_from([-1, 0, 1]))
 def test_a_tie_of_bfloat16_or_next_to_one_is_rounded_once(bits, sign, places, step):
     lower, upper = np.array([bits << 16, bits + 1 << 16], np.uint32).view(np.float32).astype(np.float64)

@@ -7,7 +7,7 @@ from itertools import permutations
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -76,7 +76,6 @@ def test_two_vectors_at_sixty_degrees_weigh_sin_30_over_sin_60(order):
     np.testing.assert_allclose(slerp(gram, order).weights, [3**-0.5, 3**-0.5], rtol=1e-15)
 
 
-@settings(deadline=None)
 @given(vectors(2))
 def test_two_vectors_give_the_papers_formula_in_both_orders_whatever_their_norms(deltas):
     assume(in_general_position(deltas))
@@ -85,7 +84,6 @@ def test_two_vectors_give_the_papers_formula_in_both_orders_whatever_their_norms
     np.testing.assert_allclose(merged(deltas, SYMMETRIC), expected, rtol=1e-11, atol=1e-11)
 
 
-@settings(deadline=None)
 @given(st.integers(3, 6).flatmap(vectors))
 def test_more_vectors_in_paper_order_are_slerps_of_slerps(deltas):
     assume(in_general_position(deltas))
@@ -94,7 +92,6 @@ def test_more_vectors_in_paper_order_are_slerps_of_slerps(deltas):
     np.testing.assert_allclose(found.weights @ deltas, reference_paper(deltas), rtol=1e-9, atol=1e-9)
 
 
-@settings(deadline=None)
 @given(st.integers(2, 5).flatmap(vectors), st.floats(0.01, 100))
 @BOTH
 def test_equal_norms_are_kept(order, deltas, norm):
@@ -107,7 +104,6 @@ def test_equal_norms_are_kept(order, deltas, norm):
     assert np.linalg.norm(found.weights @ deltas) == pytest.approx(norm, rel=1e-9)
 
 
-@settings(deadline=None)
 @given(vectors(4))
 def test_symmetric_order_does_not_depend_on_the_order(deltas):
     assume(in_general_position(deltas))
@@ -124,7 +120,6 @@ def test_paper_order_does_depend_on_the_order():
     assert abs(slerp(gram, PAPER).weights[2] - slerp(swapped, PAPER).weights[0]) > 0.05
 
 
-@settings(deadline=None)
 @given(st.integers(1, 5).flatmap(vectors), st.integers(-200, 200))
 @BOTH
 def test_coefficients_do_not_change_when_all_task_vectors_are_scaled(order, deltas, exponent):
@@ -194,7 +189,6 @@ def test_symmetric_order_counts_zero_task_vectors_as_a_pull_toward_the_init():
 
 
 @BOTH
-@settings(deadline=None)
 @given(norm=st.floats(1e-300, 1e300))
 def test_one_task_vector_keeps_coefficient_one_exactly(order, norm):
     assert slerp(np.array([[norm]]), order).weights.tolist() == [1.0]

@@ -49,7 +49,7 @@ def _reads_of(store, monkeypatch):
     return reads
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.binary(max_size=30), ranges=st.lists(st.tuples(st.integers(0, 35), st.integers(0, 35)), max_size=8))
 def test_a_range_is_the_slice_of_the_whole(memory, data, ranges):
     artifact = _artifact(memory, {"weights": data})
@@ -59,7 +59,7 @@ def test_a_range_is_the_slice_of_the_whole(memory, data, ranges):
         assert artifact.read_range("weights", start, end) == data[start:end]
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.binary(min_size=1, max_size=30), where=st.integers(0, 29), flip=st.integers(1, 255))
 def test_one_altered_byte_is_seen_in_its_chunk_and_in_no_other(memory, data, where, flip):
     where %= len(data)

@@ -112,10 +112,52 @@ def test_of_two_that_begin_at_once_the_second_is_refused(disk: Store) -> None:
     one, two = NewFolder.open(disk.root), NewFolder.open(disk.root)
     one.begin([])
 
-    with pytest.raises(UserError, match="another merge has just begun"):
+    with pytest.raises(UserError, match="another merge writes into"):
         two.begin([])
     two.discard()
     assert [file.path for file in disk.list("")] == [RECORD]
+
+
+def test_a_merge_that_another_one_took_for_dead_says_so_and_touches_nothing(disk: Store) -> None:
+    slow = NewFolder.open(disk.root)
+    slow.begin(["model.safetensors"])
+    slow.write_file("model.safetensors", b"slow")
+    quick = NewFolder.open(disk.root)
+    quick.begin(["model.safetensors"])
+    quick.write_file("model.safetensors", b"quick")
+
+    with pytest.raises(UserError, match="another merge writes into"):
+        slow.finish({}, b"config")
+    assert slow.discard() == ""
+    quick.finish({}, b"config")
+
+    assert (disk.read("model.safetensors"), disk.read(CONFIG)) == (b"quick", b"config")
+
+
+def test_weights_that_another_merge_has_replaced_become_no_model(disk: Store) -> None:
+    slow = NewFolder.open(disk.root)
+    slow.begin(["model.safetensors"])
+    quick = NewFolder.open(disk.root)
+    quick.begin(["model.safetensors"])
+    quick.write_file("model.safetensors", b"quick")
+    slow.write_file("model.safetensors", b"slow!")
+
+    with pytest.raises(UserError, match="another merge writes into"):
+        quick.finish({}, b"config")
+
+    assert disk.stat(CONFIG) is None
+
+
+def test_of_two_that_saw_the_same_leftovers_the_second_deletes_nothing(disk: Store) -> None:
+    NewFolder.open(disk.root).begin(["model.safetensors"])
+    one, two = NewFolder.open(disk.root), NewFolder.open(disk.root)
+    one.begin(["model.safetensors"])
+    one.write_file("model.safetensors", b"one")
+
+    with pytest.raises(UserError, match="another merge writes into"):
+        two.begin(["model.safetensors"])
+
+    assert disk.read("model.safetensors") == b"one"
 
 
 @pytest.mark.parametrize("record", [b"{", b"[]", b"{}", b'{"files": ["mine.txt"]}', b'{"warpctlMerge": 1}'])

@@ -20,7 +20,7 @@ from warpctl.spec.training import Granularity, SlerpOrder
 from warpctl.storage.headers import INDEX
 from warpctl.storage.store import Store
 from warpctl.storage.tensors import Checkpoint
-from warpctl.workers import merge_weights
+from warpctl.workers import merge_reading, merge_weights
 from warpctl.workers.merge import main
 
 NAMES = sorted(SHAPES)
@@ -148,7 +148,8 @@ def test_output_bytes_do_not_depend_on_whether_a_group_is_held_in_memory(storage
     inputs = inputs_of(store, [model_files(w, dtype="BF16") for w in (init, moved(init, 1), moved(init, 2))])
     outputs = []
     for limit in (10**9, 1000, 0):
-        monkeypatch.setattr(merge_weights, "weights_bytes", lambda _, limit=limit: limit)
+        for module in (merge_weights, merge_reading):
+            monkeypatch.setattr(module, "weights_bytes", lambda *_, limit=limit: limit)
         stage = merge_stage(storage, inputs, granularity=granularity)
         outputs.append(bytes_of(run_merge(stage)))
         store.delete_tree(artifacts.stage("merge", KEY))
@@ -446,6 +447,23 @@ def test_shards_that_an_earlier_attempt_finished_are_not_computed_again(storage,
     assert {name for names in opened_inputs for name in names} == {
         name for name in NAMES if name.startswith(("model.layers.10.", "model.layers.2.", "model.norm."))
     }
+
+
+def test_a_whole_model_in_one_group_may_be_stopped_and_resumed_too(storage, monkeypatch):
+    """Read in blocks, since it does not fit: between any two of them."""
+    monkeypatch.setattr(merge_weights, "weights_bytes", lambda *_: 1)
+    monkeypatch.setattr(merge_reading, "weights_bytes", lambda *_: 1)
+    inputs = inputs_of(Store.open(storage), [model_files(model) for model in (INIT, *MEMBERS[:2])])
+    whole = run_merge(merge_stage(storage, inputs, granularity=GLOBAL), max_shard_bytes=400)
+    expected = bytes_of(whole)
+    store = Store.open(storage)
+    store.delete_tree(artifacts.stage("merge", KEY))
+
+    interrupted(merge_stage(storage, inputs, granularity=GLOBAL), groups=len(NAMES) + 6, max_shard_bytes=400)
+    again = run_merge(merge_stage(storage, inputs, granularity=GLOBAL, attempt="a2"), max_shard_bytes=400)
+
+    assert bytes_of(again) == expected
+    assert {file.path.split("/attempts/")[1].split("/")[0] for file in again.manifest.files} == {"a1", "a2"}
 
 
 def test_nothing_is_taken_from_an_attempt_that_read_other_inputs(storage):

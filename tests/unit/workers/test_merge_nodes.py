@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from pathlib import Path
 from typing import Any
@@ -81,6 +82,20 @@ def test_all_at_once_publish_one_artifact(storage: str, inputs: Any, alone: dict
     assert len(results) == 3
     assert any(results)
     assert content(Artifact.load(Store.open(storage), "merge", KEY)) == alone
+
+
+def test_shards_of_another_layout_are_not_taken(storage: str, inputs: Any, alone: dict[str, bytes]) -> None:
+    """As many files of the same names, which hold other tensors."""
+    assert not node(storage, inputs, 0, 2)
+    store = Store.open(storage)
+    for state in (file.path for file in store.list("stages/merge") if file.path.endswith("/merge.json")):
+        store.write(state, re.sub(rb'"layout": "[^"]*', b'"layout": "another', store.read(state)))
+
+    assert node(storage, inputs, 0, 1, job=2)
+
+    artifact = Artifact.load(store, "merge", KEY)
+    assert content(artifact) == alone
+    assert not [file.path for file in artifact.manifest.files if "/1-job-0-pod/" in file.path]
 
 
 class StopAtOnce(StopFlag):
