@@ -50,6 +50,7 @@ def start_owner(environment: dict[str, str], how: str) -> tuple[subprocess.Popen
         process = ProcessId.read(file)
         assert process is not None
         found[file.stem] = process
+    assert found, "it has started no cluster"
     return owner, state, found
 
 
