@@ -19,7 +19,7 @@ def run_all(jobs: Sequence[Callable[[], object]], *, parallel: int) -> None:
     After an error nothing more is started; of several errors the one of the earliest job is raised. Jobs must not
     themselves wait for `run_all`.
     """
-    if parallel == 1 or len(jobs) == 1:
+    if parallel == 1 or len(jobs) <= 1:
         for job in jobs:
             job()
         return

@@ -82,7 +82,7 @@ class MergeOutput:
             writer.append(tensor, values_N)
 
     def save_state(self, diagnostics: Sequence[GroupDiagnostics]) -> None:
-        """Leave a resume state if shards were completed since the last one. Call it after each group, and at the end."""
+        """Leave a resume state if shards were completed since the last one. Call it after each part, and at the end."""
         closed = [file for file in self._writers[0].closed if file in self._writers[1].closed]
         if len(closed) == self._num_saved:
             return

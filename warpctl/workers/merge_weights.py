@@ -41,7 +41,7 @@ class Output(Protocol):
         ...
 
     def save_state(self, diagnostics: Sequence[GroupDiagnostics]) -> None:
-        """Called after each group."""
+        """Called after each part of a group, with the diagnostics so far, that of this group included."""
         ...
 
 

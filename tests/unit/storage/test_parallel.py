@@ -5,6 +5,7 @@ import time
 
 import pytest
 
+from warpctl.storage import parallel
 from warpctl.storage.parallel import run_all
 
 
@@ -38,5 +39,11 @@ def test_without_parallelism_jobs_run_in_turn_in_this_thread():
     assert seen == [(n, threading.current_thread()) for n in range(3)]
 
 
-def test_no_jobs_are_done_at_once():
-    run_all([], parallel=4)
+@pytest.mark.parametrize("num_jobs", [0, 1])
+def test_what_needs_no_threads_starts_none(num_jobs, monkeypatch):
+    monkeypatch.setattr(parallel, "ThreadPoolExecutor", None)
+    seen = []
+
+    run_all([lambda: seen.append(threading.current_thread())] * num_jobs, parallel=97)
+
+    assert seen == [threading.current_thread()] * num_jobs
