@@ -1,62 +1,130 @@
-"""Kernels that were compiled elsewhere are used, though their folder may not be written to."""
+"""Compiled kernels are found again, are for the right processor, and are never used when they are not what was written."""
 
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from warpctl.merging import compiled_code
+from warpctl.merging.compiled_code import PROCESSORS, Processor, file_name, this_processor
 
-USED = """
-from warpctl.merging import kernels
-found = [kernels._inner_products, kernels._combine]
-print(*(sum(each.stats.cache_hits.values()) for each in found), *(sum(each.stats.cache_misses.values()) for each in found))
-import os
-print(os.environ.get("NUMBA_CACHE_DIR", ""))
+TREE = Path(compiled_code.__file__).parents[2]
+USE = """
+import numpy as np, sys
+from warpctl.merging import compiled_code, kernels
+compiled_code.compile_for = lambda processor, old=compiled_code.compile_for: (print("compiled"), old(processor))[1]
+found = np.empty((1, 2, 2))
+kernels.inner_products(kernels.Inputs([np.ones(9, np.float32)] * 2), slice(0, 9), found)
+print(found[0, 0, 0], "numba" in sys.modules)
 """
 
 
-def kernels_in(folder: Path, **environment: str) -> list[str]:
-    """What a process says of its kernels: hits, misses, and the folder that numba was given."""
-    own = {name: value for name, value in os.environ.items() if not name.startswith("NUMBA_")}
-    tree = str(Path(compiled_code.__file__).parents[2])  # what is tested, wherever an editable install points
+def used(**environment: str) -> str:
     done = subprocess.run(
-        [sys.executable, "-P", "-c", USED],
-        env={**own, "PYTHONPATH": tree, "TMPDIR": str(folder), **environment},
+        [sys.executable, "-P", "-c", USE],
+        env={**os.environ, "PYTHONPATH": str(TREE), **environment},
         capture_output=True,
         text=True,
-        check=True,
+        check=False,
     )
-    return done.stdout.split()
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
-def test_compiled_kernels_are_found_again_and_nothing_is_left_behind(tmp_path: Path) -> None:
-    built, temporary = tmp_path / "built", tmp_path / "temporary"
-    temporary.mkdir()
-
-    first = kernels_in(temporary, NUMBA_CACHE_DIR=str(built))
-    files = {path: path.stat().st_mtime_ns for path in built.rglob("*")}
-    second = kernels_in(temporary, WARPCTL_KERNELS=str(built))
-
-    assert first[:4] == ["0", "0", "1", "1"]
-    assert second[:4] == ["1", "1", "0", "0"]
-    assert second[4].startswith(str(temporary))
-    assert list(temporary.iterdir()) == []
-    assert {path: path.stat().st_mtime_ns for path in built.rglob("*")} == files
+@pytest.fixture
+def built(tmp_path: Path) -> Path:
+    """A folder with this machine's code, as an image has."""
+    processor = this_processor()
+    compiled_code.write(tmp_path / "built" / file_name(processor), compiled_code._code(processor))
+    return tmp_path / "built"
 
 
-def test_a_users_own_settings_stay(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.delitem(sys.modules, "numba", raising=False)
-    monkeypatch.setenv("NUMBA_CPU_NAME", "generic")
-    monkeypatch.delenv("NUMBA_CPU_FEATURES", raising=False)
-    monkeypatch.setenv("NUMBA_CACHE_DIR", "mine")
-    monkeypatch.setenv(compiled_code.FOLDER, str(tmp_path))
+def a_copy_of_the_package(folder: Path) -> Path:
+    """With no compiled code, and no place to keep any: files stand where the folders should be, which stops root too."""
+    tree = shutil.copytree(TREE / "warpctl", folder / "tree" / "warpctl", ignore=shutil.ignore_patterns("__pycache__"))
+    (tree / "merging" / "loops" / "__pycache__").touch()
+    (folder / "cache").touch()
+    return tree.parent
 
-    compiled_code.prepare()
 
-    assert (os.environ["NUMBA_CPU_NAME"], os.environ["NUMBA_CACHE_DIR"]) == ("generic", "mine")
-    assert "NUMBA_CPU_FEATURES" not in os.environ
+def test_what_an_image_was_built_with_is_used_without_numba(built: Path, tmp_path: Path) -> None:
+    tree = a_copy_of_the_package(tmp_path)
+    files = {path: path.stat().st_mtime_ns for path in built.iterdir()}
+
+    said = used(PYTHONPATH=str(tree), XDG_CACHE_HOME=str(tmp_path / "cache"), WARPCTL_KERNELS=str(built))
+
+    assert said == "9.0 False\n"
+    assert {path: path.stat().st_mtime_ns for path in built.iterdir()} == files
+
+
+def test_code_that_cannot_be_kept_is_compiled_for_this_process(tmp_path: Path) -> None:
+    tree = a_copy_of_the_package(tmp_path)
+    said = used(PYTHONPATH=str(tree), XDG_CACHE_HOME=str(tmp_path / "cache"), WARPCTL_KERNELS="")
+    assert said == "compiled\n9.0 False\n"
+
+
+def test_damaged_code_is_compiled_again_and_replaced(built: Path) -> None:
+    (file,) = built.iterdir()
+    whole = file.read_bytes()
+    for damaged in (whole[:-1], whole[:40] + bytes([whole[40] ^ 1]) + whole[41:], b""):
+        file.write_bytes(damaged)
+        assert compiled_code._read(file) is None
+    said = used(WARPCTL_KERNELS=str(built), PYTHONDONTWRITEBYTECODE="1")
+    assert said.endswith("9.0 False\n")
+
+
+@pytest.mark.skipif(len(PROCESSORS) == 1, reason="other machines have one kind of code")
+def test_the_best_code_that_the_processor_has_flags_for_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    best, second = PROCESSORS
+    for flags, expected in [
+        (best.flags | {"more"}, best.name),
+        (best.flags - {"avx512vl"}, second.name),
+        (second.flags, second.name),
+        (second.flags - {"avx2"}, "x86-64"),
+        (frozenset(), "x86-64"),
+    ]:
+        monkeypatch.setattr(compiled_code, "_flags", lambda flags=flags: flags)
+        assert this_processor().name == expected
+
+
+@pytest.mark.parametrize("processor", PROCESSORS, ids=lambda each: each.name)
+def test_every_processor_gives_the_same_bits(
+    processor: Processor, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    from warpctl.merging import kernels
+
+    if not processor.flags <= compiled_code._flags():
+        pytest.skip("this machine cannot run it")
+    rng = np.random.default_rng(0)
+    stored_K = [rng.integers(0, 0x7F00, 70_001).astype(np.uint16) for _ in range(3)]
+
+    def bits() -> tuple[bytes, bytes]:
+        products_BKK, merged = np.empty((3, 3, 3)), np.empty(70_001, np.uint16)
+        inputs, nothing = kernels.Inputs(stored_K), np.empty(0, np.float32)
+        kernels.inner_products(inputs, slice(0, 70_001), products_BKK)
+        next_init = kernels.Rounded(nothing, merged)
+        kernels.combine(
+            inputs,
+            np.array([0.6, 0.7]),
+            slice(0, 70_001),
+            liti_rate=0.3,
+            merged=kernels.Rounded(nothing, np.empty(0, np.uint16)),
+            next_init=next_init,
+        )
+        return products_BKK.tobytes(), merged.tobytes()
+
+    expected = bits()
+    request.addfinalizer(compiled_code._engine.cache_clear)
+    request.addfinalizer(compiled_code.kernel.cache_clear)
+    kept = compiled_code._engine()
+    compiled_code._engine.cache_clear()
+    compiled_code.kernel.cache_clear()
+    monkeypatch.setattr(compiled_code, "this_processor", lambda: processor)
+    assert bits() == expected
+    del kept
