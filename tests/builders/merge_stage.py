@@ -8,8 +8,8 @@ from typing import Any
 
 from tests.builders.checkpoints import publish
 from tests.builders.contexts import context_of
+from warpctl.spec.merge_method import Granularity, SlerpOrder
 from warpctl.spec.stage_input import InputArtifact, MergeTask, StageInput, StageKind
-from warpctl.spec.training import Granularity, SlerpOrder
 from warpctl.storage.artifact import Artifact
 from warpctl.storage.store import Store
 from warpctl.workers.merge import main

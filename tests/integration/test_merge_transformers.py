@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM, GemmaConfig, GemmaForCausalLM
 
 from tests.builders.merge_stage import inputs_of, merge_stage, run_merge
 from warpctl.merging.slerp import slerp
-from warpctl.spec.training import SlerpOrder
+from warpctl.spec.merge_method import SlerpOrder
 from warpctl.storage.store import Store
 
 pytestmark = pytest.mark.integration

@@ -14,7 +14,8 @@ from warpctl.errors import UserError
 from warpctl.plan.observed import Observed
 from warpctl.plan.stages import SFT, StageGraph, merge_id, rl_id, stages
 from warpctl.reports.best import best_entry
-from warpctl.spec.base import DECIMAL_PATTERN, decimal_text
+from warpctl.spec.base import DECIMAL_PATTERN
+from warpctl.spec.decimals import decimal_text
 from warpctl.spec.stage_input import InputArtifact
 from warpctl.spec.warp_run import WarpRun
 from warpctl.workers.export import ExportTask

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from warpctl.cli.export_point import Point
-from warpctl.cli.gc_text import size_text
+from warpctl.cli.sizes import size_text
 from warpctl.cli.table import table_text
 from warpctl.storage.artifact import Artifact
 from warpctl.storage.headers import STORED_AS, TensorSpec, split_into_shards

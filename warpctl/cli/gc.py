@@ -31,8 +31,9 @@ def gc(
     from warpctl.cli.counts import count_text
     from warpctl.cli.durations import parse_duration
     from warpctl.cli.gc_store import open_store
-    from warpctl.cli.gc_text import gc_document, gc_text, size_text
+    from warpctl.cli.gc_text import gc_document, gc_text
     from warpctl.cli.output import emit
+    from warpctl.cli.sizes import size_text
     from warpctl.cli.terminal import next_steps, note, warn
     from warpctl.errors import UserError
     from warpctl.storage.gc import plan_gc, sweep

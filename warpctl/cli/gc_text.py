@@ -5,18 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from warpctl.cli.counts import count_text
+from warpctl.cli.sizes import size_text
 from warpctl.cli.table import table_text
 from warpctl.storage.gc import GcPlan
-
-
-def size_text(num_bytes: int) -> str:
-    """Decimal units, as disks and clouds count: 137.2 GB."""
-    size = float(num_bytes)
-    for unit in ("B", "kB", "MB", "GB"):
-        if size < 1000:
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1000
-    return f"{size:.1f} TB"
 
 
 def gc_text(plan: GcPlan, *, is_wide: bool) -> str:

@@ -18,14 +18,13 @@ from warpctl.cli.durations import duration_text, seconds_between
 from warpctl.cli.eta import remaining
 from warpctl.cli.stage_table import icon, progress_text, remaining_seconds, time_text
 from warpctl.cli.status_text import state_word
-from warpctl.cli.terminal import Symbols, is_plain, spell, symbols
+from warpctl.cli.terminal import Symbols, bar, is_plain, spell, symbols
 from warpctl.cli.transitions import Attempts, transitions
 from warpctl.reports.best import best_entry
 from warpctl.reports.summary import plus_minus
 from warpctl.spec.stage_input import StageKind
 from warpctl.spec.status import RunStatus, StageState, StageStatus
 
-BAR_CELLS = 12
 NARROW = 64
 """Below this many columns there are no bars: the figures say the same."""
 COLOURS = {
@@ -241,9 +240,3 @@ def stage_line(stage: StageStatus, marks: Symbols, now: datetime, *, has_bar: bo
     elif stage.state in (StageState.RETRYING, StageState.STALLED):
         parts.append(stage.message)
     return "  ".join(parts)
-
-
-def bar(share: float, marks: Symbols) -> str:
-    """A bar of 12 cells."""
-    done = round(BAR_CELLS * min(max(share, 0.0), 1.0))
-    return marks.bar_done * done + marks.bar_left * (BAR_CELLS - done)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from typing import Annotated
 
 import typer
@@ -10,21 +9,7 @@ import typer
 from warpctl.cli.export import Dtype
 from warpctl.cli.options import OutputOption
 from warpctl.cli.output import OutputFormat
-
-
-class Order(StrEnum):
-    """SlerpOrder, which would bring pydantic into `warpctl --help`."""
-
-    PAPER = "Paper"
-    SYMMETRIC = "Symmetric"
-
-
-class Granularity(StrEnum):
-    """What one set of SLERP coefficients is for."""
-
-    LAYER = "Layer"
-    TENSOR = "Tensor"
-    GLOBAL = "Global"
+from warpctl.spec.merge_method import Granularity, SlerpOrder
 
 
 def merge(
@@ -63,7 +48,9 @@ def merge(
             "--liti-rate", metavar="RATE", help="The result is (1 - RATE) init + RATE merged; 1 is the merged policy."
         ),
     ] = "1",
-    order: Annotated[Order, typer.Option("--order", help="How more than two policies are combined.")] = Order.PAPER,
+    order: Annotated[
+        SlerpOrder, typer.Option("--order", help="How more than two policies are combined.")
+    ] = SlerpOrder.PAPER,
     granularity: Annotated[
         Granularity, typer.Option("--granularity", help="What one angle and its coefficients are for.")
     ] = Granularity.LAYER,
@@ -106,7 +93,7 @@ def merge(
                 "--init": bool(init),
                 "--policy": bool(policies),
                 "--liti-rate": liti_rate != "1",
-                "--order": order is not Order.PAPER,
+                "--order": order is not SlerpOrder.PAPER,
                 "--granularity": granularity is not Granularity.LAYER,
                 "--dtype": dtype is not Dtype.FLOAT32,
                 "--merged-out": bool(merged_out),
@@ -121,8 +108,8 @@ def merge(
         out=out,
         merged_out=merged_out,
         liti_rate=liti_rate,
-        order=order.value,
-        granularity=granularity.value,
+        order=order,
+        granularity=granularity,
         dtype=dtype.value,
         max_shard_size=max_shard_size,
         memory=memory,

@@ -14,9 +14,8 @@ from rich.live import Live
 from rich.text import Text
 
 from warpctl.cli.durations import duration_text
-from warpctl.cli.gc_text import size_text
-from warpctl.cli.live_display import bar
-from warpctl.cli.terminal import is_plain, note, symbols
+from warpctl.cli.sizes import size_text
+from warpctl.cli.terminal import bar, is_plain, note, symbols
 
 SECONDS_BETWEEN_LINES = 10.0
 SECONDS_BETWEEN_PICTURES = 0.1

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from warpctl.cli.sizes import parse_size
 from warpctl.errors import UserError
-from warpctl.spec.training import Granularity, SlerpOrder
+from warpctl.spec.merge_method import Granularity, SlerpOrder
 from warpctl.workers.merge_folders import MergeRequest
 
 
@@ -18,8 +18,8 @@ def merge_request(
     out: str,
     merged_out: str,
     liti_rate: str,
-    order: str,
-    granularity: str,
+    order: SlerpOrder,
+    granularity: Granularity,
     dtype: str,
     max_shard_size: str,
     memory: str,
@@ -42,8 +42,8 @@ def merge_request(
         out=out,
         merged_out=merged_out,
         liti_rate=_rate(liti_rate),
-        order=SlerpOrder(order),
-        granularity=Granularity(granularity),
+        order=order,
+        granularity=granularity,
         dtype=dtype,
         max_shard_bytes=parse_size(max_shard_size, option="--max-shard-size"),
         memory_bytes=parse_size(memory, option="--memory"),

@@ -6,11 +6,11 @@ import re
 from collections.abc import Sequence
 
 from warpctl.cli.counts import count_text
-from warpctl.cli.gc_text import size_text
+from warpctl.cli.sizes import size_text
 from warpctl.cli.table import table_text
 from warpctl.cli.terminal import YELLOW
 from warpctl.merging.diagnostics import GroupDiagnostics
-from warpctl.spec.training import Granularity
+from warpctl.spec.merge_method import Granularity
 from warpctl.workers.merge_folders import MergePlan
 
 MOST_ROWS = 16

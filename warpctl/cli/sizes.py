@@ -17,3 +17,13 @@ def parse_size(text: str, *, option: str) -> int:
     if not size:
         raise UserError(f'{option} must be a size, got "{text}"', hint="for example: 4GiB, 512MiB, 5GB")
     return size
+
+
+def size_text(num_bytes: int) -> str:
+    """Decimal units, as disks and clouds count: 137.2 GB."""
+    size = float(num_bytes)
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.1f} TB"

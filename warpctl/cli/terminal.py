@@ -174,3 +174,12 @@ def next_steps(*commands: str) -> None:
     note(paint("next:", DIM, sys.stderr))
     for command in commands:
         note(f"  {command}", is_folded=False)  # to be copied
+
+
+_BAR_CELLS = 12
+
+
+def bar(share: float, marks: Symbols) -> str:
+    """A bar of 12 cells."""
+    done = round(_BAR_CELLS * min(max(share, 0.0), 1.0))
+    return marks.bar_done * done + marks.bar_left * (_BAR_CELLS - done)

@@ -16,6 +16,7 @@ import platform
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,7 @@ ARGUMENTS = {"inner_products": "uuiiiuui", "combine": "uuiiiufuuu"}
 _KINDS: dict[str, Any] = {"i": ctypes.c_int64, "u": ctypes.c_uint64, "f": ctypes.c_double}
 _LOOPS = Path(__file__).parent / "loops"
 _DIGEST_BYTES = 32
+_LOCK = threading.Lock()
 _UNUSED = ctypes.create_string_buffer(16)
 """numba's functions take two places before their arguments, for a result and for an exception; there is neither."""
 
@@ -61,7 +63,9 @@ def kernel(name: str) -> Callable[..., None]:
     prototype = ctypes.CFUNCTYPE(
         ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, *map(_KINDS.__getitem__, ARGUMENTS[name])
     )
-    function = prototype(_engine().get_function_address(name))
+    with _LOCK:  # threads that come here at once must not each make an engine: the code of all but one would be freed
+        address = _engine().get_function_address(name)
+    function = prototype(address)
     return functools.partial(function, ctypes.addressof(_UNUSED), ctypes.addressof(_UNUSED) + 8)
 
 

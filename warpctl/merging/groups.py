@@ -17,7 +17,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import groupby
 
-from warpctl.spec.training import Granularity
+from warpctl.spec.merge_method import Granularity
 
 GLOBAL_GROUP = "model"
 _LAYER = re.compile(r"(?:.*?\.)?[0-9]+(?=\.)")

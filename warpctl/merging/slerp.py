@@ -25,7 +25,7 @@ import numpy.typing as npt
 
 from warpctl.errors import NumericsError
 from warpctl.merging.task_vector import cosines
-from warpctl.spec.training import SlerpOrder
+from warpctl.spec.merge_method import SlerpOrder
 
 PARALLEL_ANGLE = 1e-6
 """Radians. Below it LERP differs from SLERP by less than 2e-13 of the vectors."""

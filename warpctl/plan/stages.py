@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 
 from warpctl.plan import keys
-from warpctl.spec.base import decimal_text
+from warpctl.spec.decimals import decimal_text
 from warpctl.spec.models import CheckpointReward, Prompts, Reward, Source, SourceSplit
 from warpctl.spec.stage_input import (
     EvaluateTask,

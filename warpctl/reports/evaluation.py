@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from warpctl.errors import InputError
-from warpctl.spec.base import decimal_text
+from warpctl.spec.decimals import decimal_text
 
 POINTS_FILE = "points.json"
 SFT_POINT = "sft"

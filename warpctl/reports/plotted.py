@@ -9,7 +9,7 @@ from warpctl.reports.estimate import LITI_PREFIX, REWARD, Estimate, Front, Front
 from warpctl.reports.evaluation import SFT_POINT
 from warpctl.reports.front import non_dominated
 from warpctl.reports.table import point_label, series_label
-from warpctl.spec.base import decimal_text
+from warpctl.spec.decimals import decimal_text
 
 KL, LENGTH, SELF_SIMILARITY = "kl", "length", "self-similarity"
 KL_TITLE = "KL to the SFT policy (nats per completion, square-root scale)"

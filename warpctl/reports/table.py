@@ -10,7 +10,7 @@ from typing import Any
 from warpctl.reports.best import best_point
 from warpctl.reports.estimate import LITI_PREFIX, Estimate, Front, FrontPoint
 from warpctl.reports.evaluation import SFT_POINT, NamedPoint
-from warpctl.spec.base import decimal_text
+from warpctl.spec.decimals import decimal_text
 
 Cell = str | int | float | bool | None
 Row = Mapping[str, Cell]

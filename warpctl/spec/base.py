@@ -22,6 +22,7 @@ from pydantic.alias_generators import to_camel
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from warpctl.spec.cel import CelRule
+from warpctl.spec.decimals import decimal_text
 
 DECIMAL_PATTERN = r"^[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]{1,2})?$"
 DECIMAL_MAX_LENGTH = 32
@@ -55,17 +56,6 @@ def _read_decimal(value: Any) -> Decimal:
     if not isinstance(value, str) or len(value) > DECIMAL_MAX_LENGTH or not re.fullmatch(DECIMAL_PATTERN, value):
         raise PydanticCustomError("decimal", 'must be a quoted decimal such as "0.01" or "1e-6"')
     return Decimal(value)
-
-
-def decimal_text(value: Decimal) -> str:
-    """The one spelling of a decimal: no exponent, no trailing zeros ("1e-6" and "0.0000010" are both "0.000001").
-
-    Exact for every digit: `Decimal.normalize` would round to the 28 digits of the current context.
-    """
-    if value == 0:
-        return "0"
-    text = f"{value:f}"
-    return text.rstrip("0").rstrip(".") if "." in text else text
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,9 +15,10 @@ from pydantic import Field
 
 from warpctl.errors import FinalError
 from warpctl.spec.base import DecimalText, SpecModel
+from warpctl.spec.merge_method import Granularity, MergeMethod, SlerpOrder
 from warpctl.spec.models import Prompts, Reward
 from warpctl.spec.tracking import Tracking
-from warpctl.spec.training import Granularity, SlerpOrder, Training
+from warpctl.spec.training import Training
 from warpctl.spec.warp_run import Hypervolume
 
 ENVIRONMENT_VARIABLE = "WARPCTL_STAGE_INPUT"
@@ -84,6 +85,11 @@ class MergeTask(SpecModel):
     granularity: Granularity
     order: SlerpOrder
     liti_rate: DecimalText
+
+    @property
+    def method(self) -> MergeMethod:
+        """As the merge takes it."""
+        return MergeMethod(granularity=self.granularity, order=self.order, liti_rate=self.liti_rate)
 
 
 class PointTask(SpecModel):

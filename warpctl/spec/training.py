@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 
 from warpctl.spec.base import DecimalText, Disagreement, Limit, SpecModel, refuse
 from warpctl.spec.cel import CelRule
+from warpctl.spec.merge_method import Granularity, SlerpOrder
 
 
 class Anchor(StrEnum):
@@ -28,17 +29,6 @@ class Baseline(StrEnum):
 class Precision(StrEnum):
     FLOAT32 = "Float32"
     BFLOAT16 = "BFloat16"
-
-
-class Granularity(StrEnum):
-    LAYER = "Layer"
-    TENSOR = "Tensor"
-    GLOBAL = "Global"
-
-
-class SlerpOrder(StrEnum):
-    PAPER = "Paper"
-    SYMMETRIC = "Symmetric"
 
 
 class Optimizer(SpecModel):

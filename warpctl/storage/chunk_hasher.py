@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from blake3 import blake3
 
-from warpctl.storage.manifest import CHUNK_BYTES
+CHUNK_BYTES: Final = 16 * 1024 * 1024
 
 
 class ChunkHasher:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from typing import Any, Final, Self
+from typing import Any, Self
 
 from blake3 import blake3
 from pydantic import ConfigDict, Field, ValidationError
@@ -16,8 +16,7 @@ from pydantic import ConfigDict, Field, ValidationError
 from warpctl.artifacts import LAYOUT_VERSION
 from warpctl.errors import CorruptError, InputError, NumericsError
 from warpctl.spec.base import SpecModel
-
-CHUNK_BYTES: Final = 16 * 1024 * 1024
+from warpctl.storage.chunk_hasher import CHUNK_BYTES
 
 
 def canonical_json(value: Any) -> bytes:

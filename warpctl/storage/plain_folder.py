@@ -16,8 +16,8 @@ from typing import Any, Final, Self
 
 from warpctl.errors import InputError, UserError, WarpctlError
 from warpctl.storage.backend import FileStat, Sink
+from warpctl.storage.chunk_hasher import CHUNK_BYTES
 from warpctl.storage.headers import INDEX
-from warpctl.storage.manifest import CHUNK_BYTES
 from warpctl.storage.parallel import run_all
 from warpctl.storage.store import Store
 

@@ -20,8 +20,8 @@ from pydantic import ValidationError
 from warpctl import artifacts
 from warpctl.spec.stage_input import StageInput
 from warpctl.storage.backend import Sink
-from warpctl.storage.chunk_hasher import ChunkHasher
-from warpctl.storage.manifest import CHUNK_BYTES, FileEntry, Manifest, Parent, content_digest
+from warpctl.storage.chunk_hasher import CHUNK_BYTES, ChunkHasher
+from warpctl.storage.manifest import FileEntry, Manifest, Parent, content_digest
 from warpctl.storage.store import Store
 
 _NOTHING: Mapping[str, Any] = MappingProxyType({})

@@ -50,7 +50,7 @@ def main(context: Context, *, max_shard_bytes: int = MAX_SHARD_BYTES) -> None:
         num_nodes=context.num_nodes,
     )
     memory_bytes = context.stage_input.resources.memory_bytes or DEFAULT_MEMORY_BYTES
-    plans = plan_groups(sources, task, memory_bytes=memory_bytes)
+    plans = plan_groups(sources, task.method, memory_bytes=memory_bytes)
     context.log.info(
         "merging",
         members=len(roles) - 1,
@@ -64,7 +64,7 @@ def main(context: Context, *, max_shard_bytes: int = MAX_SHARD_BYTES) -> None:
         context.report_progress(number, count, "groups")
 
     with output:
-        diagnostics = merge_weights(sources, task, output, on_group=on_group, memory_bytes=memory_bytes)
+        diagnostics = merge_weights(sources, task.method, output, on_group=on_group, memory_bytes=memory_bytes)
     output.save_state(diagnostics)
     whole = output.whole([plan.group for plan in plans])
     if whole is None:

@@ -19,9 +19,8 @@ from warpctl.errors import InputError, NumericsError, UserError, WarpctlError
 from warpctl.merging.diagnostics import GroupDiagnostics, summarise
 from warpctl.merging.groups import Group
 from warpctl.merging.product import Product
-from warpctl.spec.base import decimal_text
-from warpctl.spec.stage_input import MergeTask
-from warpctl.spec.training import Granularity, SlerpOrder
+from warpctl.spec.decimals import decimal_text
+from warpctl.spec.merge_method import Granularity, MergeMethod, SlerpOrder
 from warpctl.storage.headers import MAX_SHARD_BYTES, STORED_AS, split_into_shards
 from warpctl.storage.plain_folder import CONFIG, RECORD, NewFolder, OnBytes, PlainFolder
 from warpctl.storage.tensors import Checkpoint, CheckpointWriter
@@ -107,7 +106,7 @@ def plan_merge(request: MergeRequest, *, on_bytes: OnBytes = lambda _num_bytes: 
         raise UserError(f"both results would go to {request.out}", hint="--merged-out needs a folder of its own")
     opened = [_open(uri, on_bytes) for uri in (request.init, *request.policies)]
     sources = Sources.check([Source(uri, checkpoint) for uri, _, checkpoint in opened])
-    groups = plan_groups(sources, _task(request), memory_bytes=request.memory_bytes)
+    groups = plan_groups(sources, _method(request), memory_bytes=request.memory_bytes)
     shards = split_into_shards(sources.specs, dtype=STORED_AS[request.dtype], max_shard_bytes=request.max_shard_bytes)
     write_bytes = len(targets) * sum(shard.size for shard in shards)
     _check_space(targets, write_bytes // len(targets))
@@ -160,7 +159,7 @@ def _write(plan: MergePlan, on_group: Callable[[int, int], None]) -> list[GroupD
         writers = [stack.enter_context(_writer(plan, target)) for target in plan.targets]
         diagnostics = merge_weights(
             plan.sources,
-            _task(request),
+            _method(request),
             _Output(writers, request.dtype),
             on_group=on_group,
             memory_bytes=request.memory_bytes,
@@ -202,8 +201,8 @@ class _Output:
         """Nothing is resumed."""
 
 
-def _task(request: MergeRequest) -> MergeTask:
-    return MergeTask(granularity=request.granularity, order=request.order, liti_rate=request.liti_rate)
+def _method(request: MergeRequest) -> MergeMethod:
+    return MergeMethod(granularity=request.granularity, order=request.order, liti_rate=request.liti_rate)
 
 
 def _writer(plan: MergePlan, target: NewFolder) -> CheckpointWriter:

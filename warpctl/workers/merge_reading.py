@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from warpctl.merging.groups import Group, split_into_groups
 from warpctl.merging.task_vector import BLOCK_ELEMENTS
-from warpctl.spec.stage_input import MergeTask
+from warpctl.spec.merge_method import MergeMethod
 from warpctl.workers.merge_sources import Sources
 
 Stored = npt.NDArray[Any]
@@ -30,8 +30,8 @@ LOADS_AHEAD = 3
 
 MIB = 1024**2
 DEFAULT_MEMORY_BYTES = 1024 * MIB
-OVERHEAD_BYTES = 256 * MIB
-"""Python with numpy, numba and a store's library, and the batches that are being written."""
+OVERHEAD_BYTES = 192 * MIB
+"""Python with numpy and a store's library, and the batches that are being written."""
 INPUT_BYTES = 32 * MIB
 """The chunks that each input keeps."""
 LEAST_WEIGHTS_BYTES = 32 * MIB
@@ -61,14 +61,14 @@ class GroupPlan:
 
 def plan_groups(
     sources: Sources,
-    task: MergeTask,
+    method: MergeMethod,
     *,
     memory_bytes: int = DEFAULT_MEMORY_BYTES,
     needs: Callable[[str], bool] = lambda _: True,
 ) -> tuple[GroupPlan, ...]:
     """The groups in order, and how each is read; `needs` says which tensors are still to be written."""
     max_bytes = weights_bytes(memory_bytes, len(sources.all))
-    groups = split_into_groups((spec.name for spec in sources.specs), task.granularity)
+    groups = split_into_groups((spec.name for spec in sources.specs), method.granularity)
     return tuple(plan_group(sources, group, needs, max_bytes=max_bytes) for group in groups)
 
 
@@ -105,6 +105,31 @@ def _row_blocks(sources: Sources, name: str, max_bytes: int) -> Iterator[Load]:
         yield Load((name,), slice(start, end), int((end - start) * per_element) + _ALIGNMENT * len(infos))
 
 
+class _Ring:
+    """Buffers within one piece of memory, given back in the order in which they were taken."""
+
+    def __init__(self, size: int) -> None:
+        self.bytes: Buffer = np.empty(size, np.uint8)
+        self._taken: deque[slice] = deque()
+
+    def take(self, num_bytes: int) -> slice | None:
+        """A place of so many bytes behind the last one, or at the beginning; None until enough is given back.
+
+        What is larger than all of it gets memory of its own size once nothing else is taken: one buffer there must be.
+        """
+        if not self._taken and num_bytes > self.bytes.size:
+            self.bytes = np.empty(num_bytes + _ALIGNMENT, np.uint8)
+        for start in (self._taken[-1].stop if self._taken else 0, 0):
+            stop = start + num_bytes + -num_bytes % _ALIGNMENT
+            if stop <= self.bytes.size and all(stop <= taken.start or start >= taken.stop for taken in self._taken):
+                self._taken.append(slice(start, stop))
+                return self._taken[-1]
+        return None
+
+    def give_back(self, place: slice) -> None:
+        self._taken.remove(place)
+
+
 class Reader:
     """Performs loads, one ahead of the other. Use it as a context manager: it owns a thread and the buffers."""
 
@@ -112,12 +137,8 @@ class Reader:
         self._sources = sources
         self._loads = iter(loads)
         self._next = next(self._loads, None)
-        self._max_bytes = max_bytes
-        self._free: list[Buffer] = []
-        self._num_bytes = 0
-        """Of all buffers, free or in use."""
-        self._pending: deque[tuple[Load, Buffer, Future[dict[str, list[Stored]]]]] = deque()
-        self._num_taken = 0
+        self._buffers = _Ring(max_bytes)
+        self._pending: deque[tuple[Load, slice, Future[dict[str, list[Stored]]]]] = deque()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="read")
 
     @contextlib.contextmanager
@@ -127,39 +148,23 @@ class Reader:
         Views of a buffer that is used again after the with-body.
         """
         self._read_ahead()
-        planned, buffer, weights = self._pending.popleft()
+        planned, place, weights = self._pending.popleft()
         if planned is not load:
             raise ValueError(f"{load.tensors} is not the next load, {planned.tensors} is")
-        self._num_taken += 1
         try:
             yield weights.result()
         finally:
-            self._num_taken -= 1
-            self._free.append(buffer)
+            self._buffers.give_back(place)
             self._read_ahead()
 
     def _read_ahead(self) -> None:
         while self._next is not None and len(self._pending) < LOADS_AHEAD:
-            buffer = self._buffer(self._next.num_bytes)
-            if buffer is None:
+            place = self._buffers.take(self._next.num_bytes)
+            if place is None:
                 return
-            reading = self._thread.submit(_read, self._sources, self._next, buffer)
-            self._pending.append((self._next, buffer, reading))
+            reading = self._thread.submit(_read, self._sources, self._next, self._buffers.bytes[place])
+            self._pending.append((self._next, place, reading))
             self._next = next(self._loads, None)
-
-    def _buffer(self, num_bytes: int) -> Buffer | None:
-        """A free one that is large enough, or a new one while there is room; the first load gets one however large it is."""
-        fitting = [buffer for buffer in self._free if buffer.size >= num_bytes]
-        if fitting:
-            chosen = min(fitting, key=lambda buffer: buffer.size)
-            self._free = [buffer for buffer in self._free if buffer is not chosen]
-            return chosen
-        while self._free and self._num_bytes + num_bytes > self._max_bytes:
-            self._num_bytes -= self._free.pop().size
-        if self._num_bytes + num_bytes > self._max_bytes and (self._pending or self._num_taken):
-            return None
-        self._num_bytes += num_bytes
-        return np.empty(num_bytes, np.uint8)
 
     def __enter__(self) -> Self:
         return self

@@ -14,7 +14,7 @@ from warpctl.merging.diagnostics import GroupDiagnostics, diagnose
 from warpctl.merging.product import Product
 from warpctl.merging.slerp import Slerp, slerp
 from warpctl.merging.task_vector import Float64, add_up, task_gram
-from warpctl.spec.stage_input import MergeTask
+from warpctl.spec.merge_method import MergeMethod
 from warpctl.workers.merge_arithmetic import MergeArithmetic
 from warpctl.workers.merge_reading import DEFAULT_MEMORY_BYTES, GroupPlan, Reader, loads_of, plan_groups, weights_bytes
 from warpctl.workers.merge_sources import Sources
@@ -47,7 +47,7 @@ class Output(Protocol):
 
 def merge_weights(
     sources: Sources,
-    task: MergeTask,
+    method: MergeMethod,
     output: Output,
     *,
     on_group: Callable[[int, int], None],
@@ -58,14 +58,14 @@ def merge_weights(
     `on_group(number, count)` is called before each part of group `number`, and may raise.
     `memory_bytes`: of the whole process, see weights_bytes.
     """
-    plans = plan_groups(sources, task, memory_bytes=memory_bytes, needs=output.needs)
+    plans = plan_groups(sources, method, memory_bytes=memory_bytes, needs=output.needs)
     needed = [plan for plan in plans if any(map(output.needs, plan.group.tensors))]
     diagnostics: list[GroupDiagnostics] = []
     with (
         MergeArithmetic(output.wanted) as arithmetic,
         Reader(sources, loads_of(needed), max_bytes=weights_bytes(memory_bytes, len(sources.all))) as reader,
     ):
-        merging = _Merging(sources, reader, arithmetic, task, output)
+        merging = _Merging(sources, reader, arithmetic, method, output)
         for number, plan in enumerate(needed, len(plans) - len(needed)):
 
             def look_around(number: int = number) -> None:
@@ -80,7 +80,7 @@ class _Merging:
     sources: Sources
     reader: Reader
     arithmetic: MergeArithmetic
-    task: MergeTask
+    method: MergeMethod
     output: Output
 
     def group(self, plan: GroupPlan, diagnostics: list[GroupDiagnostics], look_around: Callable[[], None]) -> None:
@@ -95,7 +95,7 @@ class _Merging:
                 with self.reader.take(load) as weights:
                     parts.append(self._inner_products(weights))
             products_KK = add_up(np.concatenate(parts))
-            coefficients = slerp(task_gram(products_KK), self.task.order)
+            coefficients = slerp(task_gram(products_KK), self.method.order)
             diagnostics.append(diagnose(plan.group, products_KK, coefficients))
             for load in plan.combination:
                 look_around()
@@ -106,7 +106,7 @@ class _Merging:
             look_around()
             with self.reader.take(plan.combination[0]) as weights:
                 products_KK = add_up(self._inner_products(weights))
-                coefficients = slerp(task_gram(products_KK), self.task.order)
+                coefficients = slerp(task_gram(products_KK), self.method.order)
                 diagnostics.append(diagnose(plan.group, products_KK, coefficients))
                 self._combine(weights, coefficients)
             self.output.save_state(diagnostics)
@@ -122,7 +122,7 @@ class _Merging:
         return np.concatenate(parts)
 
     def _combine(self, weights: Mapping[str, Sequence[Stored]], coefficients: Slerp) -> None:
-        liti_rate = float(self.task.liti_rate)
+        liti_rate = float(self.method.liti_rate)
         for name in filter(self.output.needs, sorted(weights)):
             try:
                 for values in self.arithmetic.combine(weights[name], coefficients.weights, liti_rate=liti_rate):

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any
 
-from warpctl.spec.base import decimal_text
+from warpctl.spec.decimals import decimal_text
 from warpctl.spec.models import CheckpointReward, FunctionReward, HeldOutSplit, Reward
 from warpctl.spec.stage_input import EvaluateTask
 

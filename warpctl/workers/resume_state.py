@@ -30,8 +30,9 @@ from torch import Tensor
 from warpctl import artifacts
 from warpctl.errors import CorruptError
 from warpctl.spec.stage_input import StageInput
+from warpctl.storage.chunk_hasher import CHUNK_BYTES
 from warpctl.storage.headers import TensorSpec, split_into_shards
-from warpctl.storage.manifest import CHUNK_BYTES, canonical_json
+from warpctl.storage.manifest import canonical_json
 from warpctl.storage.store import Store
 
 MARKER = "committed.json"

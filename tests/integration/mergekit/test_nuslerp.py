@@ -11,7 +11,7 @@ from safetensors.numpy import load_file
 
 from tests.builders.merge_stage import merge_files
 from tests.integration.mergekit.cases import INIT, MERGES, NORM, ONE, SHAPES, TWO, files
-from warpctl.spec.training import Granularity
+from warpctl.spec.merge_method import Granularity
 from warpctl.storage.tensors import Checkpoint
 
 pytestmark = pytest.mark.integration

@@ -9,8 +9,8 @@ from warpctl import artifacts
 from warpctl.errors import CorruptError, InputError
 from warpctl.spec.stage_input import StageKind
 from warpctl.storage.artifact import Artifact
+from warpctl.storage.chunk_hasher import CHUNK_BYTES
 from warpctl.storage.gc import plan_gc, sweep
-from warpctl.storage.manifest import CHUNK_BYTES
 from warpctl.storage.wanted import Wanted, WantedStage, write_wanted
 
 pytestmark = pytest.mark.integration

@@ -11,7 +11,7 @@ import pytest
 from tests.servers.fault_proxy import Fault
 from warpctl.errors import CorruptError, StoreUnavailableError
 from warpctl.storage.artifact import Artifact
-from warpctl.storage.manifest import CHUNK_BYTES
+from warpctl.storage.chunk_hasher import CHUNK_BYTES
 from warpctl.storage.uploads import PART_BYTES
 
 pytestmark = pytest.mark.integration

@@ -9,9 +9,9 @@ from rich.console import Console
 
 from tests.unit.cli.golden import check
 from tests.unit.cli.test_transitions import NOW, at, stage, status
-from warpctl.cli.live_display import LiveDisplay, bar, group_state, picture_groups
+from warpctl.cli.live_display import LiveDisplay, group_state, picture_groups
 from warpctl.cli.stage_table import progress_text
-from warpctl.cli.terminal import ASCII
+from warpctl.cli.terminal import ASCII, bar
 from warpctl.spec.status import (
     READY,
     RECONCILING,

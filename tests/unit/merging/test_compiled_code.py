@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -128,3 +131,32 @@ def test_every_processor_gives_the_same_bits(
     monkeypatch.setattr(compiled_code, "this_processor", lambda: processor)
     assert bits() == expected
     del kept
+
+
+def test_threads_that_need_the_code_at_once_make_one_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The code of a second one would be freed while it is called."""
+    made: list[object] = []
+    meeting = threading.Barrier(4)
+
+    class Engine:
+        def get_function_address(self, name: str) -> int:
+            return compiled_code.ctypes.addressof(compiled_code._UNUSED)
+
+    def slow_engine() -> Engine:
+        made.append(None)
+        time.sleep(0.05)
+        return Engine()
+
+    monkeypatch.setattr(compiled_code, "_engine", functools.cache(slow_engine))
+    monkeypatch.setattr(compiled_code, "kernel", functools.cache(compiled_code.kernel.__wrapped__))
+
+    def ask() -> None:
+        meeting.wait(10)
+        compiled_code.kernel("combine")
+
+    threads = [threading.Thread(target=ask) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(made) == 1

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from warpctl.merging.groups import layer_of, split_into_groups
-from warpctl.spec.training import Granularity
+from warpctl.spec.merge_method import Granularity
 
 
 @pytest.mark.parametrize(

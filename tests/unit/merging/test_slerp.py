@@ -13,7 +13,7 @@ from hypothesis.extra import numpy as hnp
 
 from warpctl.errors import NumericsError
 from warpctl.merging.slerp import Degenerate, pair_weights, slerp
-from warpctl.spec.training import SlerpOrder
+from warpctl.spec.merge_method import SlerpOrder
 
 PAPER, SYMMETRIC = SlerpOrder.PAPER, SlerpOrder.SYMMETRIC
 BOTH = pytest.mark.parametrize("order", [PAPER, SYMMETRIC])

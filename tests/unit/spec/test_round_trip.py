@@ -8,10 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.builders.bad_specs import as_yaml
-from warpctl.spec.base import decimal_text
 from warpctl.spec.change_class import differences
+from warpctl.spec.decimals import decimal_text
+from warpctl.spec.merge_method import Granularity, SlerpOrder
 from warpctl.spec.parse import parse_text
-from warpctl.spec.training import Anchor, Baseline, Granularity, Precision, SlerpOrder
+from warpctl.spec.training import Anchor, Baseline, Precision
 from warpctl.spec.warp_run import Control, WarpRun
 
 NAMES = st.from_regex(r"[a-z0-9]([a-z0-9-]{0,20}[a-z0-9])?", fullmatch=True)

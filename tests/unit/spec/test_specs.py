@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from warpctl.spec.merge_method import Granularity, SlerpOrder
 from warpctl.spec.models import FunctionReward
 from warpctl.spec.parse import parse_file
-from warpctl.spec.training import Anchor, Baseline, Granularity, SlerpOrder
+from warpctl.spec.training import Anchor, Baseline
 from warpctl.spec.warp_run import Control
 
 SPECS = sorted((Path(__file__).parents[3] / "specs").glob("*.yaml"))

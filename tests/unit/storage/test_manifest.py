@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from warpctl.errors import CorruptError, InputError, NumericsError
-from warpctl.storage.chunk_hasher import ChunkHasher
-from warpctl.storage.manifest import CHUNK_BYTES, FileEntry, Manifest, Parent, canonical_json, content_digest, digest_of
+from warpctl.storage.chunk_hasher import CHUNK_BYTES, ChunkHasher
+from warpctl.storage.manifest import FileEntry, Manifest, Parent, canonical_json, content_digest, digest_of
 
 HELLO = "ea8f163db38682925e4491c5e58d4bb3506ef8c14eb78a86e908c5624a67200f"  # b3sum of "hello"
 

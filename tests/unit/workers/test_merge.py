@@ -15,8 +15,8 @@ from warpctl import artifacts
 from warpctl.errors import FinalError, InputError, Interrupted, NumericsError
 from warpctl.merging.groups import split_into_groups
 from warpctl.merging.task_vector import BLOCK_ELEMENTS
+from warpctl.spec.merge_method import Granularity, SlerpOrder
 from warpctl.spec.stage_input import ImportTask, InputArtifact, StageKind
-from warpctl.spec.training import Granularity, SlerpOrder
 from warpctl.storage.headers import INDEX
 from warpctl.storage.store import Store
 from warpctl.storage.tensors import Checkpoint
