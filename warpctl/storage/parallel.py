@@ -5,7 +5,8 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from typing import Any
 
 
 def cores_of_this_process() -> int:
@@ -33,6 +34,13 @@ def run_all(jobs: Sequence[Callable[[], object]], *, parallel: int) -> None:
     for future in running:
         if not future.cancelled():
             future.result()
+
+
+def finish_all(futures: Sequence[Future[Any]]) -> None:
+    """Wait for all of them, then raise the error of the first that has one."""
+    wait(futures)
+    for future in futures:
+        future.result()
 
 
 @functools.cache

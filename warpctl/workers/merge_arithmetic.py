@@ -14,7 +14,7 @@ from warpctl.merging import kernels
 from warpctl.merging.kernels import Inputs, Rounded
 from warpctl.merging.product import Product
 from warpctl.merging.task_vector import BLOCK_ELEMENTS
-from warpctl.storage.parallel import cores_of_this_process
+from warpctl.storage.parallel import cores_of_this_process, finish_all
 
 MAX_THREADS = 8
 """More do not help: memory and the store are slower than that."""
@@ -52,7 +52,7 @@ class MergeArithmetic:
             first, last = share.start // BLOCK_ELEMENTS, -(-share.stop // BLOCK_ELEMENTS)
             kernels.inner_products(inputs, share, products_BKK[first : max(last, first + 1)])
 
-        _finish(self._start(work, slice(0, inputs.size)))
+        finish_all(self._start(work, slice(0, inputs.size)))
         return products_BKK
 
     def combine(
@@ -83,7 +83,7 @@ class MergeArithmetic:
         futures = start(0)
         try:
             for number, batch in enumerate(batches):
-                _finish(futures)
+                finish_all(futures)
                 futures = start(number + 1) if number + 1 < len(batches) else []
                 held = self._batches[number % 2]
                 yield [held[product][: batch.stop - batch.start] for product in self._products]
@@ -106,13 +106,6 @@ def _slices(elements: slice, size: int) -> Iterator[slice]:
     """Consecutive slices of at most `size` elements; no elements are one empty slice."""
     for start in range(elements.start, max(elements.stop, elements.start + 1), size):
         yield slice(start, min(start + size, elements.stop))
-
-
-def _finish(futures: Sequence[Future[None]]) -> None:
-    """Wait for all of them, then raise the error of the first that has one."""
-    wait(futures)
-    for future in futures:
-        future.result()
 
 
 def _rounded(held: Mapping[Product, Stored], what: Literal["merged", "next-init"], place: slice) -> Rounded:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import shutil
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -22,6 +23,7 @@ from warpctl.merging.product import Product
 from warpctl.spec.decimals import decimal_text
 from warpctl.spec.merge_method import Granularity, MergeMethod, SlerpOrder
 from warpctl.storage.headers import MAX_SHARD_BYTES, STORED_AS, split_into_shards
+from warpctl.storage.parallel import finish_all
 from warpctl.storage.plain_folder import CONFIG, RECORD, NewFolder, OnBytes, PlainFolder
 from warpctl.storage.tensors import Checkpoint, CheckpointWriter
 from warpctl.workers.merge_reading import DEFAULT_MEMORY_BYTES, GroupPlan, plan_groups
@@ -156,11 +158,12 @@ def _write(plan: MergePlan, on_group: Callable[[int, int], None]) -> list[GroupD
         for target in plan.targets:
             target.write_file(name, data)
     with ExitStack() as stack:
+        threads = stack.enter_context(ThreadPoolExecutor(len(plan.targets), thread_name_prefix="write"))
         writers = [stack.enter_context(_writer(plan, target)) for target in plan.targets]
         diagnostics = merge_weights(
             plan.sources,
             _method(request),
-            _Output(writers, request.dtype),
+            _Output(writers, request.dtype, threads),
             on_group=on_group,
             memory_bytes=request.memory_bytes,
         )
@@ -185,8 +188,9 @@ def merge_report(plan: MergePlan, diagnostics: Sequence[GroupDiagnostics]) -> di
 class _Output:
     """Next init, and the merged policy if it is wanted."""
 
-    def __init__(self, writers: Sequence[CheckpointWriter], dtype: str) -> None:
+    def __init__(self, writers: Sequence[CheckpointWriter], dtype: str, threads: ThreadPoolExecutor) -> None:
         self._writers = writers
+        self._threads = threads
         stored_as = STORED_AS[dtype]
         self.wanted = (Product("next-init", stored_as), Product("merged", stored_as))[: len(writers)]
 
@@ -194,8 +198,8 @@ class _Output:
         return True
 
     def append(self, tensor: str, values: Sequence[Stored]) -> None:
-        for writer, values_N in zip(self._writers, values, strict=True):
-            writer.append(tensor, values_N)
+        pairs = zip(self._writers, values, strict=True)
+        finish_all([self._threads.submit(writer.append, tensor, values_N) for writer, values_N in pairs])
 
     def save_state(self, diagnostics: Sequence[GroupDiagnostics]) -> None:
         """Nothing is resumed."""

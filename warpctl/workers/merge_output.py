@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from types import TracebackType
@@ -23,6 +24,7 @@ from warpctl.merging.product import Product
 from warpctl.spec.stage_input import StageInput
 from warpctl.storage.headers import split_into_shards
 from warpctl.storage.manifest import FileEntry, digest_of
+from warpctl.storage.parallel import finish_all
 from warpctl.storage.publish import Publication
 from warpctl.storage.store import Store
 from warpctl.storage.tensors import CheckpointWriter, TensorSpec
@@ -71,6 +73,8 @@ class MergeOutput:
         self._needed = {tensor.name for shard in self._shards if shard.file in mine for tensor in shard.tensors}
         self._num_saved = 0
         self._stack = ExitStack()
+        self._threads = self._stack.enter_context(ThreadPoolExecutor(len(self._writers), thread_name_prefix="write"))
+        """One for each checkpoint: hashing and writing take longer than the arithmetic."""
 
     def needs(self, tensor: str) -> bool:
         """Whether this tensor is still to be written, by this node."""
@@ -78,8 +82,8 @@ class MergeOutput:
 
     def append(self, tensor: str, values: Sequence[Stored]) -> None:
         """The next values of a tensor, an array for each of `wanted`; tensors come in sorted order."""
-        for writer, values_N in zip(self._writers, values, strict=True):
-            writer.append(tensor, values_N)
+        pairs = zip(self._writers, values, strict=True)
+        finish_all([self._threads.submit(writer.append, tensor, values_N) for writer, values_N in pairs])
 
     def save_state(self, diagnostics: Sequence[GroupDiagnostics]) -> None:
         """Leave a resume state if shards were completed since the last one. Call it after each part, and at the end."""
