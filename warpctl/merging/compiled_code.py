@@ -22,6 +22,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from warpctl.errors import FinalError
+
 FOLDER = "WARPCTL_KERNELS"
 """Environment variable of the images: where their compiled kernels are."""
 ARGUMENTS = {"inner_products": "uuiiiuui", "combine": "uuiiiufuuu"}
@@ -117,8 +119,16 @@ def compile_for(processor: Processor) -> bytes:
     }
     with tempfile.TemporaryDirectory(prefix="warpctl-kernels-") as folder:
         target = Path(folder) / "kernels.o"
-        command = [sys.executable, "-m", "warpctl.merging.loops.compile", str(target)]
-        subprocess.run(command, env=environment, check=True, stdin=subprocess.DEVNULL)
+        command = [sys.executable, "-P", "-m", "warpctl.merging.loops.compile", str(target)]
+        done = subprocess.run(
+            command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+        )
+        if done.returncode:
+            last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+            raise FinalError(
+                f"the merge's kernels cannot be compiled for {processor.name}: {last}",
+                hint="install warpctl anew: numba and llvmlite must fit each other",
+            )
         return target.read_bytes()
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from warpctl.errors import FinalError
 from warpctl.merging import compiled_code
 from warpctl.merging.compiled_code import PROCESSORS, Processor, file_name, this_processor
 
@@ -160,3 +161,9 @@ def test_threads_that_need_the_code_at_once_make_one_engine(monkeypatch: pytest.
     for thread in threads:
         thread.join()
     assert len(made) == 1
+
+
+def test_a_compiler_that_fails_is_told_of_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(FinalError, match=r"cannot be compiled for no-such-processor: .") as raised:
+        compiled_code.compile_for(Processor("no-such-processor", "+no,such"))
+    assert "\n" not in raised.value.message
