@@ -80,4 +80,9 @@ def label(text: str) -> str:
 
 def attempt_id(number: int, job_uid: str, index: int, pod_uid: str) -> str:
     """Unique for every start of a worker process: attempt number, Job, completion index, pod."""
-    return f"{number}-{job_uid}-{index}-{pod_uid}"
+    return f"{attempt_id_prefix(number, job_uid)}{index}-{pod_uid}"
+
+
+def attempt_id_prefix(number: int, job_uid: str) -> str:
+    """What the attempt ids of all pods of a Job begin with."""
+    return f"{number}-{job_uid}-"

@@ -1,6 +1,7 @@
 """A whole WarpRun on a real Kubernetes: installed from manifests/, started by kubectl, real pods, real object store.
 
-One run is disturbed as a cluster of spot nodes disturbs it, and still publishes, bit by bit, what `warpctl run` on this machine does.
+One run is disturbed as a cluster of spot nodes disturbs it, its merges are shared out between two pods each, and still it publishes,
+bit by bit, what `warpctl run` on this machine does.
 """
 
 from __future__ import annotations
@@ -44,6 +45,17 @@ CHANGES = {
         "evaluation": {"everySteps": 50, "numPrompts": 4},
     },
 }
+SEVERAL_SHARDS = Path(__file__).parent / "several_shards" / "sitecustomize.py"
+TWO_PODS_A_MERGE = {
+    "nodes": 2,
+    "podTemplate": {
+        "env": [{"name": "PYTHONPATH", "value": "/several-shards"}],
+        "volumes": [
+            {"name": "shards", "mountPath": "/several-shards", "type": "configMap", "sourceName": "several-shards"}
+        ],
+    },
+}
+IN_THE_CLUSTER = CHANGES | {"compute": {"merge": TWO_PODS_A_MERGE}}
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +68,7 @@ def installation(node_cluster: NodeCluster, tmp_path_factory: pytest.TempPathFac
             "sharedMemory": "64Mi",
             "environment": {"STORAGE_EMULATOR_HOST": node_cluster.storage_endpoint},
         },
-        "tenancy": [{"storage": [f"gs://{BUCKET}/"]}],
+        "tenancy": [{"storage": [f"gs://{BUCKET}/"], "volumes": ["configMap"]}],
         "progressSeconds": 1,
     }
     made = Installation(node_cluster, tmp_path_factory.mktemp("installation"), config)
@@ -127,7 +139,9 @@ def test_a_run_that_is_disturbed_publishes_what_one_machine_publishes(
     tmp_path: Path,
     request: pytest.FixtureRequest,
 ) -> None:
-    node_cluster.kubectl("apply", "-f", "-", "-n", namespace, stdin=cluster_spec(**CHANGES))
+    shards = f"--from-file={SEVERAL_SHARDS}"
+    node_cluster.kubectl("create", "configmap", "several-shards", shards, "-n", namespace)
+    node_cluster.kubectl("apply", "-f", "-", "-n", namespace, stdin=cluster_spec(**IN_THE_CLUSTER))
     store = Store.open(STORE)
 
     # In the middle of training a spot node goes, and the controller's node too.
@@ -149,7 +163,8 @@ def test_a_run_that_is_disturbed_publishes_what_one_machine_publishes(
     assert followed.returncode == 0, problem
     assert "published" in grown, grown + problem
 
-    alone = SmallRun(tmp_path / "alone", laboratory, changes=CHANGES)
+    path = os.pathsep.join((str(SEVERAL_SHARDS.parent), os.environ.get("PYTHONPATH", ""))).rstrip(os.pathsep)
+    alone = SmallRun(tmp_path / "alone", laboratory, changes=CHANGES, environment={"PYTHONPATH": path})
     local = alone.start()
     request.addfinalizer(lambda: (local.kill(), local.wait()))
     assert local.wait(600) == 0, alone.log()
@@ -162,17 +177,58 @@ def test_a_run_that_is_disturbed_publishes_what_one_machine_publishes(
 
     jobs = json.loads(node_cluster.kubectl("get", "jobs", "-n", namespace, "-o", "json"))["items"]
     attempts = Counter(each["metadata"]["annotations"][names.STAGE_KEY] for each in jobs)
-    assert {stage for stage, count in attempts.items() if count > 1} == {key}
-    assert attempts[key] == 2
-    second = next(each["metadata"] for each in jobs if each["metadata"]["name"].endswith("-a2"))
+    merges = see_merges_of_two_pods(jobs, store)
+    assert {stage: count for stage, count in attempts.items() if count > 1} == {key: 2, merges["merge/1"]: 2}
+    second = next(
+        each["metadata"]
+        for each in jobs
+        if each["metadata"]["name"].startswith(f"rl-{key[:12]}") and each["metadata"]["name"].endswith("-a2")
+    )
     said = node_cluster.kubectl("logs", f"job/{second['name']}", "-n", namespace)
     assert re.search(r" resumed .* step=\d+$", said, re.MULTILINE), said
     status = warp_run(node_cluster, namespace)["status"]
-    assert (status["retries"], status["stagesText"], status["iterationText"]) == (1, "12/12", "2/2")
+    assert (status["retries"], status["stagesText"], status["iterationText"]) == (2, "12/12", "2/2")
     _, row = node_cluster.kubectl("get", "warpruns", "-n", namespace).splitlines()
     assert row.split()[:4] == ["small", "Succeeded", "2/2", "12/12"]
     assert status["best"]["kl"] in row
     see_what_is_left(node_cluster, namespace, tmp_path, twice=second["annotations"][names.STAGE_ID])
+
+
+def see_merges_of_two_pods(jobs: list[dict[str, Any]], store: Store) -> dict[str, str]:
+    """Keys by stage id. Both pods of a merge wrote shards of their own; the second pod of merge/1 was lost after its first one."""
+    keys, ended = {}, {}
+    for job in jobs:
+        notes, spec, status = job["metadata"]["annotations"], job["spec"], job["status"]
+        if notes[names.STAGE_ID] not in ("merge/1", "merge/2"):
+            continue
+        assert (spec["completionMode"], spec["completions"], spec["parallelism"]) == ("Indexed", 2, 2)
+        number = int(job["metadata"]["labels"][names.ATTEMPT])
+        keys[notes[names.STAGE_ID]] = notes[names.STAGE_KEY]
+        (last,) = (each for each in status["conditions"] if each["type"] in ("Complete", "Failed"))
+        ended[notes[names.STAGE_ID], number] = (last["type"], status.get("completedIndexes", ""), last["reason"])
+    failed = ended.pop(("merge/1", 1))
+    assert (failed[0], failed[2]) == ("Failed", "PodFailurePolicy")
+    complete = ("Complete", "0,1", "CompletionsReached")
+    assert ended == {("merge/1", 2): complete, ("merge/2", 1): complete}
+
+    for stage, key in keys.items():
+        manifest = json.loads(store.read(f"stages/merge/{key}/committed.json"))
+        shards = [each for each in manifest["files"] if "/model-" in each["name"]]
+        writers = {each["name"]: writer_of(each["path"]) for each in shards}
+        assert {index for _, index in writers.values()} == {0, 1}
+        for name, (number, index) in writers.items():
+            shard = int(name.split("-")[-3])
+            assert index == (shard - 1) % 2
+            if stage == "merge/1" and index == 1:
+                assert number == (1 if shard == 2 else 2), "what was finished is kept, and nothing else was"
+    return keys
+
+
+def writer_of(path: str) -> tuple[int, int]:
+    """Number of the attempt, and index of the pod, that wrote a file."""
+    attempt = re.search(r"/attempts/(\d+)-[0-9a-f-]{36}-(\d+)-[0-9a-f-]{36}/", path)
+    assert attempt is not None, path
+    return int(attempt[1]), int(attempt[2])
 
 
 def command(cluster: NodeCluster, namespace: str, *arguments: str) -> list[str]:
@@ -194,9 +250,12 @@ def see_what_is_left(cluster: NodeCluster, namespace: str, folder: Path, *, twic
         return done.stdout
 
     follow_the_readme(cluster, namespace, folder)
-    from_pod = said("logs", "small", "merge/1")
+    from_pod = said("logs", "small", "evaluate/1")
     assert "started run=" in from_pod
-    assert said("logs", "small", "merge/1", "--follow") == from_pod
+    assert said("logs", "small", "evaluate/1", "--follow") == from_pod
+    of_two = said("logs", "small", "merge/2").splitlines()
+    assert {line.split(" | ")[0] for line in of_two} == {"merge/2#0", "merge/2#1"}
+    assert any(" published " in line for line in of_two)
     everything = said("logs", "small")
     assert {"import/sft", "rl/1/1", "evaluate/2"} <= {line.split(" | ")[0] for line in everything.splitlines()}
     assert re.search(r" resumed .* step=\d+$", said("logs", "small", twice, "--attempt", "2"), re.MULTILINE)
@@ -204,7 +263,7 @@ def see_what_is_left(cluster: NodeCluster, namespace: str, folder: Path, *, twic
     assert "started run=" in evicted
     assert " resumed " not in evicted
     cluster.kubectl("delete", "jobs", "--all", "-n", namespace, "--cascade=foreground")
-    assert from_pod.splitlines()[0] in said("logs", "small", "merge/1")
+    assert from_pod.splitlines()[0] in said("logs", "small", "evaluate/1")
     report = said("report", "small")
     assert f"report: {STORE}/runs/{namespace}/small/report/report.html" in report
     assert "Succeeded" in said("status", "small")
@@ -220,7 +279,7 @@ def follow_the_readme(cluster: NodeCluster, namespace: str, folder: Path) -> Non
     commands = [line.split("  #")[0].strip() for line in block[1].splitlines()]
     assert commands.pop(0) == "kubectl apply --server-side -k manifests/overlays/cluster"
     (folder / "runs").mkdir()
-    (folder / "runs" / "demo.yaml").write_text(cluster_spec(**CHANGES))
+    (folder / "runs" / "demo.yaml").write_text(cluster_spec(**IN_THE_CLUSTER))
     programs = folder / "bin"
     programs.mkdir()
     (programs / "kubectl").symlink_to(binaries.KUBECTL.path())

@@ -12,6 +12,7 @@ from warpctl import names
 from warpctl.errors import EXIT_FINAL, EXIT_INTERRUPTED
 from warpctl.plan.observed import Attempt, AttemptState, FailureClass
 from warpctl.render.failure_policy import class_of_rule
+from warpctl.spec.stage_input import StageKind
 
 Object = Mapping[str, Any]
 
@@ -165,13 +166,15 @@ def attempt(job: JobFacts, pods: Iterable[PodFacts], now: datetime, *, refused: 
         is_stopping=job.is_deleting and not failed,
         gpu_seconds=job.gpus * max(0.0, (ended - began).total_seconds()) if is_charged else 0.0,
         waits_for=_why_waiting(job, mine, refused) if is_active and not job.is_deleting else "",
+        id_prefix=names.attempt_id_prefix(job.number, job.uid),
+        is_shared_out=job.nodes > 1 and names.kind_of_job(job.name) == StageKind.MERGE,
     )
 
 
 def _attempt_id(job: JobFacts, pods: list[PodFacts]) -> str:
     """The id under which the pod of index 0 writes; that of the Job alone while there is none."""
     if not pods:
-        return f"{job.number}-{job.uid}"
+        return names.attempt_id_prefix(job.number, job.uid).removesuffix("-")
     return names.attempt_id(job.number, job.uid, pods[0].index, pods[0].uid)
 
 

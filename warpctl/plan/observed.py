@@ -50,6 +50,14 @@ class Attempt:
     progress: Progress | None = None
     waits_for: str = ""
     """Why it has not begun to work: no node fits, a quota, an image that cannot be pulled; "" once it works."""
+    id_prefix: str = ""
+    """What the ids begin with under which its processes write, of which `attempt_id` is one; "" when that is the only one."""
+    is_shared_out: bool = False
+    """Several nodes each did a part of the stage; the one that saw all parts was to publish."""
+
+    def wrote(self, attempt_id: str) -> bool:
+        """Whether this is the id of one of its processes."""
+        return attempt_id == self.attempt_id or bool(self.id_prefix and attempt_id.startswith(self.id_prefix))
 
 
 @dataclass(frozen=True, slots=True)

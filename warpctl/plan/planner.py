@@ -64,7 +64,7 @@ def _stops(needed: dict[str, Stage], observed: Observed, suspended: str) -> tupl
     stops = []
     for attempt in observed.active():
         committed = observed.committed.get(attempt.key)
-        if committed is not None and committed.attempt_id == attempt.attempt_id:
+        if committed is not None and attempt.wrote(committed.attempt_id):
             continue  # it has just published and is leaving
         if suspended:
             stops.append(Stop(attempt, suspended))

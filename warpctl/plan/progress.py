@@ -96,7 +96,7 @@ def _row(
         control=stage.control,
         state=_state(stage, needed, judgement, is_ready=is_ready, waits=bool(newest and newest.waits_for)),
         attempts=len(attempts),
-        cached=committed is not None and all(a.attempt_id != committed.attempt_id or a.is_foreign for a in attempts),
+        cached=committed is not None and all(not a.wrote(committed.attempt_id) or a.is_foreign for a in attempts),
         message=observed.refused.get(stage.key) or judgement.message or (newest.waits_for if newest else ""),
         attempt_id=newest.attempt_id if newest else "",
         progress=newest.progress if newest and newest.state is AttemptState.ACTIVE else None,

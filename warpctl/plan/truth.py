@@ -3,6 +3,8 @@
 marker   newest attempt   means
 present  anything         succeeded
 absent   complete         the worker lied or the store lost it: stalled; not started where the attempt is no witness
+absent   complete, of     none of several nodes saw the parts of all, as where a store lists late what is new: failed,
+         several parts    a failure of the place; the next attempt finds all parts done
 absent   failed           failed: retried by retry.py, else stalled
 absent   active           running
 absent   none             not started
@@ -10,11 +12,11 @@ absent   none             not started
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 
-from warpctl.plan.observed import Attempt, AttemptState, Observed
+from warpctl.plan.observed import Attempt, AttemptState, FailureClass, Observed
 from warpctl.plan.retry import GiveUp, decide
 from warpctl.spec.compute import Retry
 
@@ -53,13 +55,25 @@ def judge(key: str, observed: Observed, policy: Retry, now: datetime) -> Judgeme
         # No witness: an artifact that was lost is being made anew, here or by the run whose attempt it is.
         if key in observed.broken or attempts[-1].is_stopping or attempts[-1].is_foreign:
             return Judgement(Verdict.MAY_START, number)
-        return _completed_without_marker(attempts[-1], number, observed)
+        if not attempts[-1].is_shared_out:
+            return _completed_without_marker(attempts[-1], number, observed)
+    attempts = tuple(map(_as_it_ended_without_marker, attempts))
     decision = decide(attempts, policy, since=observed.retry_since)
     if isinstance(decision, GiveUp):
         return Judgement(Verdict.STALLED, number, decision.reason, decision.message)
     if decision.instant > now:
         return Judgement(Verdict.BACKING_OFF, number, "BackingOff", attempts[-1].message, decision.instant)
     return Judgement(Verdict.MAY_START, number, message=attempts[-1].message)
+
+
+def _as_it_ended_without_marker(attempt: Attempt) -> Attempt:
+    if attempt.state is not AttemptState.COMPLETE or not attempt.is_shared_out:
+        return attempt
+    message = (
+        f"all nodes of attempt {attempt.number} ended with exit code 0 and none has published: "
+        "the store did not list the files of the others in time"
+    )
+    return replace(attempt, state=AttemptState.FAILED, failure=FailureClass.INFRASTRUCTURE, message=message)
 
 
 def _completed_without_marker(last: Attempt, number: int, observed: Observed) -> Judgement:

@@ -7,14 +7,15 @@ import itertools
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.benchmarks.merge.architecture import LLAMA
-from tests.benchmarks.merge.measure import TOP, Contestant, in_turns, middle
+from tests.benchmarks.merge.architecture import LLAMA, Architecture
+from tests.benchmarks.merge.measure import TOP, Contestant, Sample, in_turns, middle
 from tests.benchmarks.merge.models import Models, models, require_space
+from tests.benchmarks.merge.several_nodes import Bucket, print_rows, several_nodes
 from tests.benchmarks.merge.sides import Settings, Stage, has_tool, tool_command
 
 SCALE = 0.1
@@ -64,20 +65,32 @@ def from_and_to_gs(settings: Settings) -> dict[str, Any]:
         requests: dict[str, int] = {}
         contestants = _contestants(settings, made, server, stage, objects, copies=copies, requests=requests)
         samples = in_turns(contestants, settings.repeat)
-    rows = {name: middle(each) for name, each in samples.items()}
-    print(
-        f"\nd. {architecture.num_parameters / 1e9:.3f} B parameters, gs:// in and out, {1000 * DELAY_SECONDS:.0f} ms a request"
-    )
-    for name, row in rows.items():
-        count = requests[name] / settings.repeat
-        print(f"  {name:<26}{row.ended:>8.2f} s{row.cpu:>8.2f} cpu-s{row.peak_mib:>8.0f} MiB{count:>8.0f} requests")
+        rows = {name: middle(each) for name, each in samples.items()}
+        _print(architecture, rows, {name: count / settings.repeat for name, count in requests.items()})
+        nodes = several_nodes(
+            settings,
+            made,
+            stage,
+            Bucket(server.environment["STORAGE_EMULATOR_HOST"], BUCKET),
+            folder="store",
+            environment=server.environment,
+            num_requests=server.num_requests,
+        )
     ours = next(name for name in rows if name != "obstore")
     floor = rows.get("obstore")
     return {
         "gs_over_floor": round(rows[ours].ended / floor.ended, 3) if floor else None,
         "gs_requests": {name: round(count / settings.repeat) for name, count in requests.items()},
         "gs_peak_rss_mib": round(rows[ours].peak_mib),
+        **nodes,
     }
+
+
+def _print(architecture: Architecture, rows: Mapping[str, Sample], requests: Mapping[str, float]) -> None:
+    print(
+        f"\nd. {architecture.num_parameters / 1e9:.3f} B parameters, gs:// in and out, {1000 * DELAY_SECONDS:.0f} ms a request"
+    )
+    print_rows(rows, requests)
 
 
 def _objects(made: Models, stage: Stage) -> list[str]:

@@ -97,10 +97,10 @@ class Stage:
         """URIs of the folders that hold init and policies, as plain model folders."""
         return [f"{self._store}/stages/import/{each['key']}/attempts/1/files" for each in self._stage_input["inputs"]]
 
-    def command(self) -> list[str]:
-        """env sets the stage input: it is another one for each run."""
+    def command(self, *program: str) -> list[str]:
+        """env sets the stage input: it is another one for each run. `program`: python's arguments, the worker's own without."""
         text = json.dumps({**self._stage_input, "key": f"{next(_numbers):064x}"})
-        return ["env", f"WARPCTL_STAGE_INPUT={text}", sys.executable, "-m", "warpctl.workers.merge"]
+        return ["env", f"WARPCTL_STAGE_INPUT={text}", sys.executable, *(program or ("-m", "warpctl.workers.merge"))]
 
 
 def contestant(

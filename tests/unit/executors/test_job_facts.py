@@ -127,6 +127,23 @@ def test_the_attempt_id_is_that_of_the_process_that_writes() -> None:
     assert seen(a_job()).attempt_id == "3-job-uid"
 
 
+def test_every_pod_of_a_job_writes_for_its_attempt() -> None:
+    found = seen(a_job(), a_pod({"running": {"startedAt": STARTED}}))
+    assert found.wrote("3-job-uid-0-p-uid")
+    assert found.wrote("3-job-uid-1-other-pod")
+    assert not found.wrote("3-job-uid2-1-other-pod")
+    assert not found.wrote("30-job-uid-0-p-uid")
+
+
+@pytest.mark.parametrize(
+    ("kind", "nodes", "is_shared_out"), [("merge", 2, True), ("merge", 1, False), ("rl", 2, False)]
+)
+def test_of_several_nodes_only_those_of_a_merge_share_the_stage_out(kind: str, nodes: int, is_shared_out: bool) -> None:
+    job = a_job(name=f"{kind}-0123456789ab-cdef-a3")
+    job["spec"]["completions"] = nodes
+    assert seen(job).is_shared_out is is_shared_out
+
+
 def test_a_job_that_is_being_deleted_is_stopping_as_long_as_its_pods_live() -> None:
     found = seen(a_job(deletionTimestamp=ENDED), a_pod({"running": {"startedAt": STARTED}}))
 

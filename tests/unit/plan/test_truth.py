@@ -28,6 +28,7 @@ def failed(number: int, failure: FailureClass, *, at: float = 0) -> Attempt:
 
 
 COMPLETE = an_attempt(1, AttemptState.COMPLETE, ended_at=EPOCH)
+SHARED_OUT = replace(COMPLETE, is_shared_out=True)
 
 
 @pytest.mark.parametrize(
@@ -40,6 +41,8 @@ COMPLETE = an_attempt(1, AttemptState.COMPLETE, ended_at=EPOCH)
         ({}, (COMPLETE,), Verdict.STALLED),
         ({}, (replace(COMPLETE, is_stopping=True),), Verdict.MAY_START),
         ({}, (replace(COMPLETE, is_foreign=True),), Verdict.MAY_START),
+        ({}, (SHARED_OUT,), Verdict.BACKING_OFF),
+        (MARKER, (SHARED_OUT,), Verdict.SUCCEEDED),
         ({}, (failed(1, FailureClass.APPLICATION),), Verdict.BACKING_OFF),
         ({}, (failed(1, FailureClass.FINAL),), Verdict.STALLED),
         ({}, (failed(1, FailureClass.INTERRUPTED),), Verdict.MAY_START),
@@ -59,6 +62,25 @@ def test_the_worker_that_lied_is_named_with_both_facts() -> None:
 
     assert "exit code 0" in message
     assert "commit marker is not in the store" in message
+
+
+def test_several_nodes_none_of_which_saw_the_parts_of_all_are_a_failure_of_the_place() -> None:
+    earlier = failed(1, FailureClass.INFRASTRUCTURE)
+    observed = Observed(attempts={KEY: (earlier, replace(SHARED_OUT, number=2))})
+
+    waiting = judge(KEY, observed, POLICY, EPOCH)
+    assert (waiting.verdict, waiting.number) == (Verdict.BACKING_OFF, 3)
+    assert waiting.retry_at == EPOCH + timedelta(seconds=20)
+    assert "all nodes of attempt 2 ended with exit code 0 and none has published" in waiting.message
+    assert judge(KEY, observed, POLICY, EPOCH + timedelta(seconds=20)).verdict is Verdict.MAY_START
+
+
+def test_nodes_that_never_see_the_parts_of_all_end_some_day() -> None:
+    attempts = tuple(replace(SHARED_OUT, number=number) for number in range(1, 6))
+    given_up = judge(KEY, Observed(attempts={KEY: attempts}), POLICY, EPOCH)
+
+    assert (given_up.verdict, given_up.reason) == (Verdict.STALLED, "RetriesExhausted")
+    assert "retry.infrastructureLimit is 4" in given_up.message
 
 
 def test_a_broken_artifact_is_no_success() -> None:

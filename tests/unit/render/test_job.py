@@ -361,6 +361,19 @@ def test_several_nodes_are_told_how_to_meet():
     assert environment["PET_RDZV_ENDPOINT"] == f"{name}-0.{names.service(name)}:{environment['PET_MASTER_PORT']}"
 
 
+def test_the_nodes_of_a_merge_are_told_which_they_are_and_all_of_them_end():
+    job = job_of("merge/1", run=with_compute("merge", nodes=3))
+    spec = job["spec"]
+    assert (spec["completionMode"], spec["completions"], spec["parallelism"]) == ("Indexed", 3, 3)
+    assert "successPolicy" not in spec, (
+        "a pod that has published ends no other: each may still leave what it has finished"
+    )
+    assert env_of(job)["PET_NNODES"] == "3"
+    assert env_of(job)["PET_NODE_RANK"] == "$(WARPCTL_POD_INDEX)"
+    ids = {as_the_kubelet_fills_in(job, WARPCTL_POD_INDEX=index).attempt_id for index in "012"}
+    assert len(ids) == 3
+
+
 def test_one_node_needs_no_meeting():
     job = job_of(run=with_compute(nodes=1, gpus=8))
     assert not [name for name in env_of(job) if name.startswith("PET_")]

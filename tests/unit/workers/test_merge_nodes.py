@@ -15,6 +15,7 @@ from warpctl import artifacts
 from warpctl.errors import Interrupted
 from warpctl.spec.stage_input import InputArtifact
 from warpctl.storage.artifact import Artifact
+from warpctl.storage.publish import Publication
 from warpctl.storage.store import Store
 from warpctl.workers.harness import StopFlag
 from warpctl.workers.merge import main
@@ -63,12 +64,8 @@ def test_in_any_order_the_last_one_publishes_what_one_node_does(
     shards = sum(name.startswith("merged/model-") and name.endswith(".safetensors") for name in alone)
     with_shards = [index for index, rank in enumerate(order) if rank < shards]
     assert published == [index >= with_shards[-1] for index in range(len(order))]
-    artifact = Artifact.load(Store.open(storage), "merge", KEY)
-    assert content(artifact) == alone
-    writers = {
-        file.path.split("/attempts/")[1].split("-")[2] for file in artifact.manifest.files if "model-" in file.name
-    }
-    assert writers == {str(rank) for rank in order if rank < shards}
+    assert content(Artifact.load(Store.open(storage), "merge", KEY)) == alone
+    assert shards_written_by(storage) == {f"1-job-{rank}" for rank in order if rank < shards}
 
 
 def test_all_at_once_publish_one_artifact(storage: str, inputs: Any, alone: dict[str, bytes]) -> None:
@@ -111,12 +108,60 @@ def test_what_one_node_has_done_stays_when_another_fails(storage: str, inputs: A
     assert not node(storage, inputs, 0, 2, job=2)
     assert node(storage, inputs, 1, 2, job=2)
 
-    artifact = Artifact.load(Store.open(storage), "merge", KEY)
-    assert content(artifact) == alone
-    writers = {
-        file.path.split("/attempts/")[1].split("/")[0] for file in artifact.manifest.files if "model-" in file.name
-    }
-    assert {writer.rsplit("-pod")[0] for writer in writers} == {"1-job-0", "2-job-1"}
+    assert content(Artifact.load(Store.open(storage), "merge", KEY)) == alone
+    assert shards_written_by(storage) == {"1-job-0", "2-job-1"}
+
+
+class KilledError(Exception):
+    pass
+
+
+def shards_written_by(storage: str) -> set[str]:
+    """Attempts whose shards the published artifact has, as job and rank."""
+    manifest = Artifact.load(Store.open(storage), "merge", KEY).manifest
+    attempts = {file.path.split("/attempts/")[1].split("/")[0] for file in manifest.files if "/model-" in file.name}
+    return {attempt.removesuffix("-pod") for attempt in attempts}
+
+
+def test_the_last_one_dies_before_its_commit_and_the_next_attempt_publishes_what_there_is(
+    storage: str, inputs: Any, alone: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other pod is complete by then, its Job failed with this one: both nodes of the next one see everything."""
+
+    def die(*_: Any, **__: Any) -> None:
+        raise KilledError
+
+    assert not node(storage, inputs, 0, 2)
+    with monkeypatch.context() as patch:
+        patch.setattr(Publication, "commit", die)
+        with pytest.raises(KilledError):
+            node(storage, inputs, 1, 2)
+    assert Store.open(storage).stat(artifacts.marker("merge", KEY)) is None
+
+    assert node(storage, inputs, 1, 2, job=2)
+    assert node(storage, inputs, 0, 2, job=2)
+
+    assert content(Artifact.load(Store.open(storage), "merge", KEY)) == alone
+    assert shards_written_by(storage) == {"1-job-0", "1-job-1"}
+
+
+def test_a_listing_that_hides_the_others_costs_an_attempt_and_no_work(
+    storage: str, inputs: Any, alone: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As an NFS client's may for a minute: each node sees what it wrote itself. The planner starts another attempt then."""
+    listed = Store.list
+    for rank in (0, 1):
+        with monkeypatch.context() as patch:
+            own = f"/1-job-{rank}-pod/"
+            patch.setattr(
+                Store, "list", lambda self, prefix, own=own: [f for f in listed(self, prefix) if own in f.path]
+            )
+            assert not node(storage, inputs, rank, 2)
+
+    assert node(storage, inputs, 0, 2, job=2)
+
+    assert content(Artifact.load(Store.open(storage), "merge", KEY)) == alone
+    assert shards_written_by(storage) == {"1-job-0", "1-job-1"}
 
 
 def test_the_next_attempt_may_have_another_number_of_nodes(storage: str, inputs: Any, alone: dict[str, bytes]) -> None:
