@@ -22,9 +22,10 @@ from warpctl.merging.product import Product
 from warpctl.spec.base import decimal_text
 from warpctl.spec.stage_input import MergeTask
 from warpctl.spec.training import Granularity, SlerpOrder
+from warpctl.storage.checkpoint_writer import CheckpointWriter
 from warpctl.storage.headers import MAX_SHARD_BYTES, STORED_AS, split_into_shards
 from warpctl.storage.plain_folder import CONFIG, RECORD, NewFolder, OnBytes, PlainFolder
-from warpctl.storage.tensors import Checkpoint, CheckpointWriter
+from warpctl.storage.tensors import Checkpoint
 from warpctl.workers.merge_reading import DEFAULT_MEMORY_BYTES, GroupPlan, plan_groups
 from warpctl.workers.merge_sources import Source, Sources
 from warpctl.workers.model_config import config_with_dtype
