@@ -12,16 +12,8 @@ import numpy.typing as npt
 
 from warpctl.storage.backend import Sink
 from warpctl.storage.bfloat16 import float32_to_bfloat16
-from warpctl.storage.headers import (
-    DTYPES,
-    INDEX,
-    MAX_SHARD_BYTES,
-    Shard,
-    TensorInfo,
-    TensorSpec,
-    index,
-    split_into_shards,
-)
+from warpctl.storage.file_names import INDEX
+from warpctl.storage.headers import DTYPES, MAX_SHARD_BYTES, Shard, TensorInfo, TensorSpec, index, split_into_shards
 
 Stored = npt.NDArray[Any]
 

@@ -12,17 +12,14 @@ import json
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Self
 
 from warpctl.errors import InputError, UserError, WarpctlError
 from warpctl.storage.backend import FileStat, Sink
-from warpctl.storage.headers import INDEX
-from warpctl.storage.manifest import CHUNK_BYTES
+from warpctl.storage.file_names import CONFIG, INDEX, MERGE_RECORD
 from warpctl.storage.parallel import run_all
 from warpctl.storage.store import Store
-
-CONFIG: Final = "config.json"
-RECORD: Final = "merge.json"
+from warpctl.storage.uploads import PART_BYTES
 
 OnBytes = Callable[[int], None]
 """Told how many bytes were just read or written."""
@@ -86,7 +83,7 @@ class PlainFolder:
         self._used.add(name)
 
         def fill(part: int) -> None:
-            piece = target[part : part + CHUNK_BYTES]
+            piece = target[part : part + PART_BYTES]
             try:
                 num_bytes = self._store.read_into(name, start + part, piece)
             except FileNotFoundError:
@@ -95,7 +92,7 @@ class PlainFolder:
                 raise self._changed(name)
             self._on_bytes(num_bytes)
 
-        jobs = [functools.partial(fill, part) for part in range(0, end - start, CHUNK_BYTES)]
+        jobs = [functools.partial(fill, part) for part in range(0, end - start, PART_BYTES)]
         run_all(jobs, parallel=self._store.parallel_reads)
 
     def check_unchanged(self) -> None:
@@ -135,7 +132,7 @@ class NewFolder:
         """UserError unless the folder is absent, empty, or holds what an unfinished merge left. Changes nothing."""
         store = Store.open(uri)
         found = [file.path for file in store.list("")]
-        unfinished = _unfinished(store) if RECORD in found and CONFIG not in found else set()
+        unfinished = _unfinished(store) if MERGE_RECORD in found and CONFIG not in found else set()
         others = sorted(set(found) - unfinished)
         if others:
             raise UserError(
@@ -150,12 +147,12 @@ class NewFolder:
         """Remove what is unfinished, and say which files will lie here. UserError when another merge was quicker."""
         if self.unfinished and _writer_of(self._store) != self._earlier_writer:
             raise self._taken()
-        for name in sorted(self.unfinished, key=lambda name: name == RECORD):  # the record last: it explains the rest
+        for name in sorted(self.unfinished, key=MERGE_RECORD.__eq__):  # the record last: it explains the rest
             self._store.delete(name)
-        self._names = sorted({*names, INDEX, CONFIG, RECORD})
-        if not self._store.create_once(RECORD, self._record({"isComplete": False})):
+        self._names = sorted({*names, INDEX, CONFIG, MERGE_RECORD})
+        if not self._store.create_once(MERGE_RECORD, self._record({"isComplete": False})):
             raise self._taken()
-        self._note(RECORD)
+        self._note(MERGE_RECORD)
 
     @contextlib.contextmanager
     def open_file(self, name: str) -> Iterator[Sink]:
@@ -185,7 +182,7 @@ class NewFolder:
         if self._index is not None:
             self._written[INDEX] = None
             self._store.write(INDEX, self._index)
-        self._store.write(RECORD, self._record({"isComplete": True, **report}))
+        self._store.write(MERGE_RECORD, self._record({"isComplete": True, **report}))
         self._written[CONFIG] = None
         self._store.write(CONFIG, config)
 
@@ -232,7 +229,7 @@ class _Counted:
 def _unfinished(store: Store) -> set[str]:
     """The files that the record of a merge names; none if it is not ours."""
     try:
-        record = json.loads(store.read(RECORD))
+        record = json.loads(store.read(MERGE_RECORD))
         is_ours = record["warpctlMerge"] and not record["isComplete"]
         return {str(name) for name in record["files"]} if is_ours else set()
     except (ValueError, KeyError, TypeError, FileNotFoundError):
@@ -242,6 +239,6 @@ def _unfinished(store: Store) -> set[str]:
 def _writer_of(store: Store) -> str:
     """Who has begun in this folder; "" if nobody has."""
     try:
-        return str(json.loads(store.read(RECORD))["writer"])
+        return str(json.loads(store.read(MERGE_RECORD))["writer"])
     except (ValueError, KeyError, TypeError, FileNotFoundError):
         return ""

@@ -15,7 +15,8 @@ import numpy.typing as npt
 
 from warpctl.errors import InputError
 from warpctl.storage.bfloat16 import bfloat16_to_float32
-from warpctl.storage.headers import DTYPES, INDEX, LENGTH_BYTES, TensorInfo, as_stored, header_length, parse_header
+from warpctl.storage.file_names import INDEX, SINGLE
+from warpctl.storage.headers import DTYPES, LENGTH_BYTES, TensorInfo, as_stored, header_length, parse_header
 
 Stored = npt.NDArray[Any]
 Float32 = npt.NDArray[np.float32]
@@ -141,7 +142,7 @@ def _weight_files(artifact: Files, prefix: str) -> Sequence[str]:
         if missing:
             raise InputError(f"{missing[0]} is named in {INDEX} but is not there", hint="get the checkpoint again")
         return files
-    single = prefix + "model.safetensors"
+    single = prefix + SINGLE
     if single in names:
         return [single]
     raise InputError(

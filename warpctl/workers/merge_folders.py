@@ -16,15 +16,17 @@ from typing import Any, Final
 import numpy.typing as npt
 
 from warpctl.errors import InputError, NumericsError, UserError, WarpctlError
-from warpctl.merging.diagnostics import GroupDiagnostics, summarise
+from warpctl.merging.diagnostics import GroupDiagnostics
 from warpctl.merging.groups import Group
 from warpctl.merging.product import Product
+from warpctl.merging.record import merge_record
 from warpctl.spec.base import decimal_text
 from warpctl.spec.stage_input import MergeTask
 from warpctl.spec.training import Granularity, SlerpOrder
 from warpctl.storage.checkpoint_writer import CheckpointWriter
+from warpctl.storage.file_names import CONFIG, MERGE_RECORD
 from warpctl.storage.headers import MAX_SHARD_BYTES, STORED_AS, split_into_shards
-from warpctl.storage.plain_folder import CONFIG, RECORD, NewFolder, OnBytes, PlainFolder
+from warpctl.storage.plain_folder import NewFolder, OnBytes, PlainFolder
 from warpctl.storage.tensors import Checkpoint
 from warpctl.workers.merge_reading import DEFAULT_MEMORY_BYTES, GroupPlan, plan_groups
 from warpctl.workers.merge_sources import Source, Sources
@@ -32,7 +34,7 @@ from warpctl.workers.model_config import config_with_dtype
 
 _KEPT_ENDINGS: Final = (".json", ".jinja", ".txt", ".model", ".tiktoken", ".py")
 _TEMPLATES: Final = "additional_chat_templates/"
-_OF_TRAINING: Final = frozenset({RECORD, "trainer_state.json", "all_results.json", "train_results.json"})
+_OF_TRAINING: Final = frozenset({MERGE_RECORD, "trainer_state.json", "all_results.json", "train_results.json"})
 
 Stored = npt.NDArray[Any]
 
@@ -175,13 +177,8 @@ def _write(plan: MergePlan, on_group: Callable[[int, int], None]) -> list[GroupD
 
 
 def merge_report(plan: MergePlan, diagnostics: Sequence[GroupDiagnostics]) -> dict[str, Any]:
-    """merge.json: the request, a summary, and every group; as that of the merge stage."""
-    return {
-        **plan.request.to_json(),
-        "tiedCopies": list(plan.sources.tied_copies),
-        "summary": summarise(diagnostics),
-        "groups": [group.to_json() for group in diagnostics],
-    }
+    """merge.json: the request and what was seen; as that of the merge stage."""
+    return {**plan.request.to_json(), **merge_record(diagnostics, tied_copies=plan.sources.tied_copies)}
 
 
 class _Output:
@@ -251,8 +248,8 @@ def _is_of_the_model(name: str) -> bool:
     """Tokenizer, generation config, chat templates, code; not weights in any format, cards, or a trainer's leavings."""
     if "/" in name and not name.startswith(_TEMPLATES):
         return False
-    is_weights = name.endswith((".safetensors", ".index.json"))
-    return name.endswith(_KEPT_ENDINGS) and not is_weights and name != CONFIG and name not in _OF_TRAINING
+    is_index = name.endswith(".index.json")  # of whichever format
+    return name.endswith(_KEPT_ENDINGS) and not is_index and name != CONFIG and name not in _OF_TRAINING
 
 
 def _stored_bytes(sources: Sources, group: Group) -> int:

@@ -12,7 +12,8 @@ from tests.builders.checkpoints import SHAPES, random_weights, rounded
 from warpctl.spec.stage_input import ImportTask, StageInput, StageKind
 from warpctl.storage.artifact import Artifact
 from warpctl.storage.checkpoint_writer import CheckpointWriter
-from warpctl.storage.headers import INDEX, MAX_SHARD_BYTES, TensorSpec, split_into_shards
+from warpctl.storage.file_names import INDEX
+from warpctl.storage.headers import MAX_SHARD_BYTES, TensorSpec, split_into_shards
 from warpctl.storage.publish import Publication
 from warpctl.storage.store import Store
 from warpctl.storage.tensors import Checkpoint

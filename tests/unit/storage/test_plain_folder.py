@@ -7,8 +7,8 @@ import json
 import pytest
 
 from warpctl.errors import InputError, UserError
-from warpctl.storage.headers import INDEX
-from warpctl.storage.plain_folder import CONFIG, RECORD, NewFolder, PlainFolder
+from warpctl.storage.file_names import CONFIG, INDEX, MERGE_RECORD
+from warpctl.storage.plain_folder import NewFolder, PlainFolder
 from warpctl.storage.store import Store
 
 
@@ -69,18 +69,18 @@ def test_a_file_that_shrinks_or_goes_is_noticed_at_once(folder: Store, change) -
 def test_index_and_config_come_last(disk: Store) -> None:
     new = NewFolder.open(disk.root)
     new.begin(["model.safetensors", "tokenizer.json"])
-    assert json.loads(disk.read(RECORD))["isComplete"] is False
+    assert json.loads(disk.read(MERGE_RECORD))["isComplete"] is False
     new.write_file(INDEX, b"index")
     with new.open_file("model.safetensors") as sink:
         sink.write(b"weights")
-    assert [file.path for file in disk.list("")] == [RECORD, "model.safetensors"]
+    assert [file.path for file in disk.list("")] == [MERGE_RECORD, "model.safetensors"]
 
     new.finish({"figure": 1}, b"config")
 
     assert (disk.read(INDEX), disk.read(CONFIG)) == (b"index", b"config")
-    record = json.loads(disk.read(RECORD))
+    record = json.loads(disk.read(MERGE_RECORD))
     assert (record["isComplete"], record["figure"]) == (True, 1)
-    assert record["files"] == sorted([RECORD, INDEX, CONFIG, "model.safetensors", "tokenizer.json"])
+    assert record["files"] == sorted([MERGE_RECORD, INDEX, CONFIG, "model.safetensors", "tokenizer.json"])
     with pytest.raises(UserError, match=r"is not empty: it holds config.json and 3 more"):
         NewFolder.open(disk.root)
 
@@ -104,8 +104,8 @@ def test_an_unfinished_folder_is_emptied_with_its_record_last(disk: Store, monke
     again = NewFolder.open(disk.root)
     again.begin([])
 
-    assert deleted == ["model.safetensors", RECORD]
-    assert [file.path for file in disk.list("")] == [RECORD]
+    assert deleted == ["model.safetensors", MERGE_RECORD]
+    assert [file.path for file in disk.list("")] == [MERGE_RECORD]
 
 
 def test_of_two_that_begin_at_once_the_second_is_refused(disk: Store) -> None:
@@ -115,7 +115,7 @@ def test_of_two_that_begin_at_once_the_second_is_refused(disk: Store) -> None:
     with pytest.raises(UserError, match="another merge writes into"):
         two.begin([])
     two.discard()
-    assert [file.path for file in disk.list("")] == [RECORD]
+    assert [file.path for file in disk.list("")] == [MERGE_RECORD]
 
 
 def test_a_merge_that_another_one_took_for_dead_says_so_and_touches_nothing(disk: Store) -> None:
@@ -162,7 +162,7 @@ def test_of_two_that_saw_the_same_leftovers_the_second_deletes_nothing(disk: Sto
 
 @pytest.mark.parametrize("record", [b"{", b"[]", b"{}", b'{"files": ["mine.txt"]}', b'{"warpctlMerge": 1}'])
 def test_a_record_that_is_not_ours_explains_nothing(disk: Store, record: bytes) -> None:
-    disk.write(RECORD, record)
+    disk.write(MERGE_RECORD, record)
     disk.write("mine.txt", b"mine")
 
     with pytest.raises(UserError, match=r"is not empty: it holds merge.json and 1 more"):

@@ -16,7 +16,7 @@ from tests.builders.checkpoints import (
 )
 from warpctl.errors import CorruptError, InputError
 from warpctl.storage.artifact import Artifact
-from warpctl.storage.headers import INDEX
+from warpctl.storage.file_names import INDEX
 from warpctl.storage.store import Store
 from warpctl.storage.tensors import Checkpoint
 
