@@ -23,6 +23,7 @@ from warpctl.storage.publish import Publication
 from warpctl.storage.store import Store
 from warpctl.storage.tensors import Checkpoint
 from warpctl.workers.harness import Context, run
+from warpctl.workers.merge_memory import least_memory_bytes
 from warpctl.workers.merge_output import MERGED, NEXT_INIT, MergeOutput
 from warpctl.workers.merge_reading import DEFAULT_MEMORY_BYTES, plan_groups
 from warpctl.workers.merge_sources import Source, Sources
@@ -49,6 +50,13 @@ def main(context: Context, *, max_shard_bytes: int = MAX_SHARD_BYTES) -> None:
         num_nodes=context.num_nodes,
     )
     memory_bytes = context.stage_input.resources.memory_bytes or DEFAULT_MEMORY_BYTES
+    if memory_bytes < (least_bytes := least_memory_bytes(len(roles))):
+        context.log.warning(
+            "spec.compute.merge.memory is less than a merge of so many inputs can keep to",
+            memory_bytes=memory_bytes,
+            least_bytes=least_bytes,
+            inputs=len(roles),
+        )
     plans = plan_groups(sources, task, memory_bytes=memory_bytes)
     context.log.info(
         "merging",

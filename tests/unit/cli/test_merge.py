@@ -56,8 +56,9 @@ def test_json_is_one_document_on_stdout(models: Place, warpctl) -> None:
 
 
 def test_a_dry_run_writes_nothing(models: Place, warpctl, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(merge_reading, "LEAST_WEIGHTS_BYTES", 1000)
-    said = warpctl(models, *ARGUMENTS, "--out", "out", "--dry-run", "--granularity", "Global", "--memory", "1KiB")
+    for name, num_bytes in (("LEAST_WEIGHTS_BYTES", 1000), ("OVERHEAD_BYTES", 0), ("INPUT_BYTES", 0)):
+        monkeypatch.setattr(merge_reading, name, num_bytes)
+    said = warpctl(models, *ARGUMENTS, "--out", "out", "--dry-run", "--granularity", "Global", "--memory", "1250B")
 
     assert said.code == 0, said.err
     assert not (models.folder / "out").exists()
@@ -127,6 +128,8 @@ def test_a_policy_that_does_not_fit_is_refused_and_nothing_stays(models: Place, 
         (("--liti-rate", "1.3"), '--liti-rate must be in [0, 1], got "1.3"'),
         (("--liti-rate", "nan"), '--liti-rate must be in [0, 1], got "nan"'),
         (("--memory", "much"), '--memory must be a size, got "much"'),
+        (("--memory", "479MiB"), "--memory 479MiB is too small: a merge of 3 checkpoints keeps to 480MiB at the least"),
+        (("--memory", "500MiB", "--policy", "init"), "a merge of 4 checkpoints keeps to 520MiB at the least"),
         (("--policy", "gone"), "there is no model folder at file://"),
         (("--policy", "org/model"), "org/model is not a folder here"),
         (("--policy", "hf://org/model"), "hf://org/model is not a folder here"),
