@@ -11,6 +11,7 @@ from warpctl.cli.merge_text import groups_text, plan_text, summary_text
 from warpctl.cli.output import OutputFormat, emit
 from warpctl.cli.terminal import next_steps, note, result, warn
 from warpctl.errors import FinalError, UserError
+from warpctl.storage.new_folder import PATIENCE_SECONDS
 from warpctl.workers.merge_folders import MergePlan, MergeRequest, merge_folders, merge_report, plan_merge
 
 
@@ -36,7 +37,8 @@ def _run(request: MergeRequest, output: OutputFormat, *, is_dry: bool) -> None:
     note(plan_text(plan))
     for target in plan.targets:
         if target.unfinished:
-            warn(f"{target.uri} holds an unfinished merge, which is written anew")
+            unless = "" if target.local_path() else f", unless it goes on within {PATIENCE_SECONDS:.0f} s"
+            warn(f"{target.uri} holds an unfinished merge, which is written anew{unless}")
     for uri in sorted({uri for uri in request.policies if request.policies.count(uri) > 1}):
         warn(f"policy {uri} is given more than once and counts as often")
     progress.start(plan.read_bytes + plan.write_bytes)

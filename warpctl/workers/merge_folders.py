@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import math
 import shutil
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from decimal import Decimal
+from pathlib import Path
 from typing import Any, Final
 
 import numpy.typing as npt
@@ -26,7 +28,8 @@ from warpctl.spec.training import Granularity, SlerpOrder
 from warpctl.storage.checkpoint_writer import CheckpointWriter
 from warpctl.storage.file_names import CONFIG, MERGE_RECORD
 from warpctl.storage.headers import MAX_SHARD_BYTES, STORED_AS, split_into_shards
-from warpctl.storage.plain_folder import NewFolder, OnBytes, PlainFolder
+from warpctl.storage.new_folder import NewFolder
+from warpctl.storage.plain_folder import OnBytes, PlainFolder
 from warpctl.storage.tensors import Checkpoint
 from warpctl.workers.merge_reading import DEFAULT_MEMORY_BYTES, GroupPlan, plan_groups
 from warpctl.workers.merge_sources import Source, Sources
@@ -155,6 +158,12 @@ def _write(plan: MergePlan, on_group: Callable[[int, int], None]) -> list[GroupD
     from warpctl.workers.merge_weights import merge_weights  # its kernels take a second to load
 
     request, init = plan.request, plan.folders[0]
+
+    def look_around(number: int, count: int) -> None:
+        on_group(number, count)
+        for target in plan.targets:
+            target.beat()
+
     for name in plan.copied:
         data = init.read(name)
         for target in plan.targets:
@@ -165,7 +174,7 @@ def _write(plan: MergePlan, on_group: Callable[[int, int], None]) -> list[GroupD
             plan.sources,
             _task(request),
             _Output(writers, request.dtype),
-            on_group=on_group,
+            on_group=look_around,
             memory_bytes=request.memory_bytes,
         )
     for folder in plan.folders:
@@ -225,15 +234,21 @@ def _open(uri: str, on_bytes: OnBytes) -> tuple[str, PlainFolder, Checkpoint]:
 
 
 def _check_space(targets: Sequence[NewFolder], target_bytes: int) -> None:
-    """UserError when a local disk has no room for all of it."""
-    paths = [path for target in targets if (path := target.local_path()) is not None]
-    disks = [next(folder for folder in (path, *path.parents) if folder.exists()) for path in paths]
-    devices = [disk.stat().st_dev for disk in disks]
-    for path, disk, device in zip(paths, disks, devices, strict=True):
-        num_bytes, free = devices.count(device) * target_bytes, shutil.disk_usage(disk).free
-        if free < num_bytes:
+    """UserError when a local disk has no room for all of it; leftovers of an earlier merge make room."""
+    needed, freed, disks = Counter[int](), Counter[int](), dict[int, tuple[Path, Path]]()
+    for target in targets:
+        path = target.local_path()
+        if path is not None:
+            disk = next(folder for folder in (path, *path.parents) if folder.exists())
+            device = disk.stat().st_dev
+            needed[device] += target_bytes
+            freed[device] += sum(target.unfinished.values())
+            disks.setdefault(device, (path, disk))
+    for device, (path, disk) in disks.items():
+        room = shutil.disk_usage(disk).free + freed[device]
+        if room < needed[device]:
             raise UserError(
-                f"{path} has room for {free / 1e9:.1f} GB, the result is {num_bytes / 1e9:.1f} GB",
+                f"{path} has room for {room / 1e9:.1f} GB, the result is {needed[device] / 1e9:.1f} GB",
                 hint="free some space, choose another place, or take --dtype bfloat16",
             )
 
