@@ -15,7 +15,7 @@ from warpctl import artifacts
 from warpctl.errors import FinalError, InputError, Interrupted, NumericsError
 from warpctl.merging.groups import split_into_groups
 from warpctl.merging.task_vector import BLOCK_ELEMENTS
-from warpctl.spec.stage_input import ImportTask, InputArtifact, Resources, StageKind
+from warpctl.spec.stage_input import ImportTask, InputArtifact, StageKind
 from warpctl.spec.training import Granularity, SlerpOrder
 from warpctl.storage.file_names import INDEX
 from warpctl.storage.store import Store
@@ -490,16 +490,6 @@ def test_a_damaged_resume_state_only_costs_time(storage, damage):
     artifact = run_merge(merge_stage(storage, inputs, attempt="a2"), max_shard_bytes=400)
     assert not any("/a1/" in file.path for file in artifact.manifest.files)
     assert_one_rounding(weights_of(artifact, "merged/"), reference_merge(INIT, MEMBERS[:2])[0])
-
-
-@pytest.mark.parametrize(("mib", "is_warned"), [(0, False), (479, True), (480, False)])
-def test_a_memory_that_cannot_be_kept_to_is_warned_of_and_the_merge_goes_on(storage, capsys, mib, is_warned):
-    inputs = inputs_of(Store.open(storage), [model_files(model) for model in (INIT, *MEMBERS[:2])])
-    resources = Resources(memory_bytes=mib * 1024**2)
-    run_merge(merge_stage(storage, inputs).model_copy(update={"resources": resources}))
-    said = capsys.readouterr().out
-    assert ("less than a merge of so many inputs can keep to" in said) is is_warned
-    assert ("least_bytes=503316480" in said) is is_warned
 
 
 def test_progress_counts_groups(storage):
