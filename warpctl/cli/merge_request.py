@@ -8,8 +8,8 @@ from pathlib import Path
 from warpctl.cli.sizes import parse_size
 from warpctl.errors import UserError
 from warpctl.spec.training import Granularity, SlerpOrder
-from warpctl.workers.merge_folders import MergeRequest
 from warpctl.workers.merge_memory import least_memory_bytes
+from warpctl.workers.merge_plan import MergeRequest
 from warpctl.workers.merge_reading import MIB
 
 
@@ -25,6 +25,7 @@ def merge_request(
     dtype: str,
     max_shard_size: str,
     memory: str,
+    linear_weights: tuple[float, ...] = (),
 ) -> MergeRequest:
     """UserError names the option that cannot be accepted."""
     if not init:
@@ -46,6 +47,7 @@ def merge_request(
         liti_rate=_rate(liti_rate),
         order=SlerpOrder(order),
         granularity=Granularity(granularity),
+        linear_weights=linear_weights,
         dtype=dtype,
         max_shard_bytes=parse_size(max_shard_size, option="--max-shard-size"),
         memory_bytes=_memory(memory, num_inputs=1 + len(policies)),
