@@ -10,7 +10,8 @@ import numpy as np
 
 from warpctl.spec.stage_input import ImportTask, InputArtifact, StageInput, StageKind
 from warpctl.storage.bfloat16 import float32_to_bfloat16
-from warpctl.storage.headers import DTYPES, INDEX
+from warpctl.storage.file_names import INDEX
+from warpctl.storage.headers import DTYPES
 from warpctl.storage.publish import Publication
 from warpctl.storage.store import Store
 

@@ -24,8 +24,8 @@ from ruamel.yaml import YAML
 from warpctl.reports.evaluation import POINTS_FILE, read_names
 from warpctl.reports.trajectories import KL_FIELD, METRICS_FILE, REWARD_FIELD
 from warpctl.storage.artifact import Artifact
+from warpctl.storage.file_names import MERGE_RECORD
 from warpctl.storage.store import Store
-from warpctl.workers.merge import REPORT
 
 SPEC = Path(__file__).parents[2] / "specs" / "tiny-cpu.yaml"
 RATES = ("0.15", "0.3", "0.5", "0.75", "1")
@@ -89,7 +89,7 @@ class Measured:
             fronts={i: [found["sft"], *(found[f"liti/{rate}"] for rate in RATES)] for i, found in of_iteration.items()},
             controls={s.split("/")[1]: found["liti/1"] for s, found in points.items() if s.startswith("control/")},
             trajectories={i: [_trajectory(artifacts[f"rl/{i}/{m}"]) for m in (1, 2)] for i in of_iteration},
-            merges={i: json.loads(artifacts[f"merge/{i}"].read(REPORT))["summary"] for i in of_iteration},
+            merges={i: json.loads(artifacts[f"merge/{i}"].read(MERGE_RECORD))["summary"] for i in of_iteration},
         )
 
 

@@ -6,6 +6,7 @@ from warpctl.cli.export_point import Point
 from warpctl.cli.sizes import size_text
 from warpctl.cli.table import table_text
 from warpctl.storage.artifact import Artifact
+from warpctl.storage.file_names import CONFIG
 from warpctl.storage.headers import STORED_AS, TensorSpec, split_into_shards
 from warpctl.storage.store import Store
 from warpctl.storage.tensors import Checkpoint
@@ -13,7 +14,6 @@ from warpctl.workers.export import FRONT, RECORD, SPEC, ExportTask, model_files
 from warpctl.workers.export_weights import check_same_tensors
 from warpctl.workers.hub_upload import repository_of
 from warpctl.workers.model_card import interval_text
-from warpctl.workers.model_config import CONFIG
 
 
 def point_text(point: Point, task: ExportTask) -> str:

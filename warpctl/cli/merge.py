@@ -72,7 +72,7 @@ def merge(
             "--recipe",
             metavar="FILE",
             show_default=False,
-            help="A mergekit recipe in place of --init, --policy and how: nuslerp or linear, of two models.",
+            help="A mergekit recipe in place of --init, --policy and how: nuslerp or linear.",
         ),
     ] = "",
     is_dry: Annotated[bool, typer.Option("--dry-run", help="Only check the inputs and show the plan.")] = False,
@@ -85,6 +85,7 @@ def merge(
     from warpctl.cli.merge_request import merge_request
     from warpctl.cli.merge_run import run_merge
 
+    linear_weights: tuple[float, ...] = ()
     if recipe:
         from warpctl.cli.merge_recipe import read_recipe, refuse_beside_recipe
 
@@ -100,7 +101,7 @@ def merge(
             }
         )
         found = read_recipe(recipe)
-        init, policies, liti_rate = found.init, list(found.policies), found.liti_rate
+        init, policies, linear_weights = found.init, list(found.policies), found.linear_weights
         granularity, dtype = Granularity.TENSOR, Dtype(found.dtype)
     request = merge_request(
         init=init,
@@ -113,5 +114,6 @@ def merge(
         dtype=dtype.value,
         max_shard_size=max_shard_size,
         memory=memory,
+        linear_weights=linear_weights,
     )
     run_merge(request, output, is_dry=is_dry)

@@ -3,11 +3,12 @@
 Semantics: github.com/arcee-ai/mergekit, 0.1.5, mergekit/config.py and mergekit/merge_methods/{nuslerp,linear}.py.
 
 - nuslerp with a base model and two others of equal weight: SLERP of their task vectors at 1/2, tensor by tensor.
-- linear of two models: (1 - t) one + t two with t = weight 2 / (weight 1 + weight 2), which is LITI from one to two.
+- linear: the weighted average of models; weights are divided by their sum (`normalize`, its default).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
@@ -36,8 +37,9 @@ class Recipe:
 
     init: str
     policies: tuple[str, ...]
-    liti_rate: str
     dtype: str
+    linear_weights: tuple[float, ...] = ()
+    """Of each policy, in an average; the init weighs the rest of 1. None: SLERP."""
 
 
 def refuse_beside_recipe(given: Mapping[str, bool]) -> None:
@@ -78,20 +80,24 @@ def _nuslerp(path: str, base: str, models: list[tuple[str, Decimal]]) -> dict[st
         _refuse(path, f"nuslerp takes two models beside the base, not {len(others)}")
     if others[0][1] != others[1][1]:
         _refuse(path, "weight: the two models must weigh the same; SLERP here is at the middle")
-    return {"init": base, "policies": tuple(model for model, _ in others), "liti_rate": "1"}
+    return {"init": base, "policies": tuple(model for model, _ in others)}
 
 
 def _linear(path: str, base: str, models: list[tuple[str, Decimal]]) -> dict[str, Any]:
-    if len(models) != 2:
-        _refuse(path, f"linear takes two models here, not {len(models)}")
-    if base and base != models[0][0]:
-        models = [*reversed(models)]  # config and tokenizer come from the base model
-    if base and base != models[0][0]:
-        _refuse(path, "base_model: must be one of the two models of a linear merge")
-    (one, weight), (two, other) = models
-    if min(weight, other) < 0 or not weight + other:
-        _refuse(path, "weight: weights must not be negative, and not both zero")
-    return {"init": one, "policies": (two,), "liti_rate": format(other / (weight + other), "f")}
+    if len(models) < 2:
+        _refuse(path, "models: linear takes two models or more, not 1")
+    if base and base not in {model for model, _ in models}:
+        _refuse(path, "base_model: must be one of the models of a linear merge")
+    # Config and tokenizer come from the first one; sorting is stable.
+    (first, _), *others = sorted(models, key=lambda model: base not in ("", model[0]))
+    total = sum(weight for _, weight in models)
+    if min(weight for _, weight in models) < 0 or not total:
+        _refuse(path, "weight: weights must not be negative, and not all zero")
+    return {
+        "init": first,
+        "policies": tuple(model for model, _ in others),
+        "linear_weights": tuple(float(weight / total) for _, weight in others),
+    }
 
 
 def _weights(path: str, method: str, models: Any, shared: Mapping[str, Any]) -> list[tuple[str, Decimal]]:
@@ -108,7 +114,7 @@ def _weights(path: str, method: str, models: Any, shared: Mapping[str, Any]) -> 
         weight = own.get("weight", shared.get("weight"))
         if isinstance(weight, list | dict):
             _refuse(path, f"{place}.parameters.weight: gradients and filters are not done here, one number is")
-        if isinstance(weight, bool) or not isinstance(weight, int | float) or weight != weight:  # noqa: PLR0124  # NaN
+        if isinstance(weight, bool) or not isinstance(weight, int | float) or not math.isfinite(weight):
             _refuse(path, f"{place}.parameters.weight: must be a number")
         found.append((_model(path, f"{place}.model", fields.get("model")), Decimal(str(weight))))
     return found

@@ -8,7 +8,9 @@ from pathlib import Path
 from warpctl.cli.sizes import parse_size
 from warpctl.errors import UserError
 from warpctl.spec.merge_method import Granularity, SlerpOrder
-from warpctl.workers.merge_folders import MergeRequest
+from warpctl.workers.merge_memory import least_memory_bytes
+from warpctl.workers.merge_plan import MergeRequest
+from warpctl.workers.merge_reading import MIB
 
 
 def merge_request(
@@ -23,6 +25,7 @@ def merge_request(
     dtype: str,
     max_shard_size: str,
     memory: str,
+    linear_weights: tuple[float, ...] = (),
 ) -> MergeRequest:
     """UserError names the option that cannot be accepted."""
     if not init:
@@ -44,9 +47,10 @@ def merge_request(
         liti_rate=_rate(liti_rate),
         order=order,
         granularity=granularity,
+        linear_weights=linear_weights,
         dtype=dtype,
         max_shard_bytes=parse_size(max_shard_size, option="--max-shard-size"),
-        memory_bytes=parse_size(memory, option="--memory"),
+        memory_bytes=_memory(memory, num_inputs=1 + len(policies)),
     )
 
 
@@ -60,6 +64,16 @@ def _rate(text: str) -> Decimal:
             f'--liti-rate must be in [0, 1], got "{text}"', hint="0 keeps the init, 1 keeps the merged policy"
         )
     return rate
+
+
+def _memory(text: str, *, num_inputs: int) -> int:
+    num_bytes, least = parse_size(text, option="--memory"), least_memory_bytes(num_inputs)
+    if num_bytes < least:
+        raise UserError(
+            f"--memory {text} is too small: a merge of {num_inputs} checkpoints keeps to {least / MIB:g}MiB at the least",
+            hint=f"give it --memory {least / MIB:g}MiB or more; Python and its libraries alone are some 250 MiB",
+        )
+    return num_bytes
 
 
 def _check_input(uri: str) -> None:

@@ -9,9 +9,11 @@ from warpctl.cli.durations import duration_text
 from warpctl.cli.merge_progress import MergeProgress
 from warpctl.cli.merge_text import groups_text, plan_text, summary_text
 from warpctl.cli.output import OutputFormat, emit
-from warpctl.cli.terminal import next_steps, note, result, warn
+from warpctl.cli.terminal import next_steps, note, warn
 from warpctl.errors import FinalError, UserError
-from warpctl.workers.merge_folders import MergePlan, MergeRequest, merge_folders, merge_report, plan_merge
+from warpctl.storage.new_folder import PATIENCE_SECONDS
+from warpctl.workers.merge_folders import merge_folders, merge_report
+from warpctl.workers.merge_plan import MergePlan, MergeRequest, plan_merge
 
 
 def run_merge(request: MergeRequest, output: OutputFormat, *, is_dry: bool) -> None:
@@ -36,7 +38,8 @@ def _run(request: MergeRequest, output: OutputFormat, *, is_dry: bool) -> None:
     note(plan_text(plan))
     for target in plan.targets:
         if target.unfinished:
-            warn(f"{target.uri} holds an unfinished merge, which is written anew")
+            unless = "" if target.local_path() else f", unless it goes on within {PATIENCE_SECONDS:.0f} s"
+            warn(f"{target.uri} holds an unfinished merge, which is written anew{unless}")
     for uri in sorted({uri for uri in request.policies if request.policies.count(uri) > 1}):
         warn(f"policy {uri} is given more than once and counts as often")
     progress.start(plan.read_bytes + plan.write_bytes)
@@ -57,17 +60,17 @@ def _run(request: MergeRequest, output: OutputFormat, *, is_dry: bool) -> None:
         "bytesPerSecond": round(speed),
     }
     for number, uri in enumerate(request.policies):
-        if not any(group.norms[number] for group in diagnostics):
+        if diagnostics and not any(group.norms[number] for group in diagnostics):
             warn(f"policy {uri} is the init: it did not move, and draws the result toward it")
+
+    def tables() -> str:
+        summary = summary_text(plan, diagnostics, seconds=duration_text(seconds), speed=speed)
+        is_wide = output is OutputFormat.WIDE
+        return f"{groups_text(diagnostics, is_wide=is_wide)}\n\n{summary}" if diagnostics else summary
+
     note("")
-    emit(
-        output,
-        document=document,
-        names=[target.uri for target in plan.targets],
-        tables=lambda: groups_text(diagnostics, is_wide=output is OutputFormat.WIDE),
-    )
+    emit(output, document=document, names=[target.uri for target in plan.targets], tables=tables)
     if output.is_for_people:
-        result(f"\n{summary_text(plan, diagnostics, seconds=duration_text(seconds), speed=speed)}")
         _tell_next(plan)
 
 

@@ -11,7 +11,7 @@ from warpctl.cli.table import table_text
 from warpctl.cli.terminal import YELLOW
 from warpctl.merging.diagnostics import GroupDiagnostics
 from warpctl.spec.merge_method import Granularity
-from warpctl.workers.merge_folders import MergePlan
+from warpctl.workers.merge_plan import MergePlan
 
 MOST_ROWS = 16
 SHOWN_AT_ENDS = 4
@@ -21,12 +21,21 @@ NOTHING = "-"
 def plan_text(plan: MergePlan) -> str:
     """Inputs, outputs, sizes, and what is done to them."""
     request = plan.request
-    rows = [["init", request.init]]
-    rows += [[f"policy {number}", uri] for number, uri in enumerate(request.policies, start=1)]
-    rows.append(["to", f"{request.out}  (LITI rate {request.liti_rate}, {request.dtype})"])
+    if request.linear_weights:
+        weights = (1 - sum(request.linear_weights), *request.linear_weights)
+        models = zip((request.init, *request.policies), weights, strict=True)
+        rows = [[f"model {number}", f"{uri}  (weight {weight:.4g})"] for number, (uri, weight) in enumerate(models, 1)]
+        rows.append(["to", f"{request.out}  (their weighted average, {request.dtype})"])
+    else:
+        rows = [["init", request.init]]
+        rows += [[f"policy {number}", uri] for number, uri in enumerate(request.policies, start=1)]
+        rows.append(["to", f"{request.out}  (LITI rate {request.liti_rate}, {request.dtype})"])
     if request.merged_out:
         rows.append(["and to", f"{request.merged_out}  (the merged policy, {request.dtype})"])
-    rows += [["model", _model_text(plan)], ["slerp", _slerp_text(plan)], ["bytes", _bytes_text(plan)]]
+    rows.append(["model", _model_text(plan)])
+    if not request.linear_weights:
+        rows.append(["slerp", _slerp_text(plan)])
+    rows.append(["bytes", _bytes_text(plan)])
     if plan.sources.tied_copies:
         rows.append(["left out", f"{', '.join(plan.sources.tied_copies)}: a copy, which not all inputs store"])
     width = max(len(name) for name, _ in rows)
@@ -36,7 +45,7 @@ def plan_text(plan: MergePlan) -> str:
 def _model_text(plan: MergePlan) -> str:
     return (
         f"{_number_text(plan.num_parameters)} parameters in {count_text(len(plan.sources.specs), 'tensor')}, "
-        f"{count_text(len(plan.copied) + 1, 'other file')} from the init"
+        f"{count_text(len(plan.copied) + 1, 'other file')} from the {'first' if plan.request.linear_weights else 'init'}"
     )
 
 
@@ -104,6 +113,8 @@ def shown_groups(diagnostics: Sequence[GroupDiagnostics]) -> list[int]:
 
 def summary_text(plan: MergePlan, diagnostics: Sequence[GroupDiagnostics], *, seconds: str, speed: float) -> str:
     """What was made of how much, and how quickly."""
+    if plan.request.linear_weights:
+        return f"averaged {len(plan.folders)} models in {seconds} ({size_text(round(speed))}/s)"
     degenerate = sum(bool(each.degenerate) for each in diagnostics)
     policies = "1 policy" if len(plan.request.policies) == 1 else f"{len(plan.request.policies)} policies"
     groups = count_text(len(diagnostics), "group")

@@ -13,6 +13,7 @@ from itertools import pairwise
 from warpctl import artifacts
 from warpctl.errors import InputError
 from warpctl.storage.artifact import Artifact
+from warpctl.storage.file_names import WEIGHTS
 from warpctl.storage.manifest import Manifest
 from warpctl.storage.store import Store
 
@@ -119,7 +120,7 @@ def _facts(store: Store, manifest: Manifest) -> StageFacts:
         kept_seconds=kept,
         lost_seconds=lost,
         versions=manifest.versions,
-        weight_bytes=sum(file.size for file in manifest.files if file.name.endswith(".safetensors")),
+        weight_bytes=sum(file.size for file in manifest.files if file.name.endswith(WEIGHTS)),
     )
 
 

@@ -17,10 +17,10 @@ from warpctl.reports.frame import Size
 from warpctl.reports.palette import MUTED, series_style
 from warpctl.spec.stage_input import StageKind
 from warpctl.storage.artifact import Artifact
+from warpctl.storage.file_names import MERGE_RECORD
 from warpctl.storage.manifest import Manifest
 from warpctl.storage.store import Store
 
-MERGE_FILE = "merge.json"
 MAX_MARKED = 40
 """Groups beyond which a chart has lines only."""
 
@@ -69,7 +69,7 @@ def read_merges(store: Store, manifests: Iterable[Manifest]) -> tuple[MergeFacts
         if manifest.kind != StageKind.MERGE or stage_id is None:
             continue
         try:
-            document = json.loads(Artifact(store, manifest).read(MERGE_FILE))
+            document = json.loads(Artifact(store, manifest).read(MERGE_RECORD))
             found.append(merge_facts(document, iteration=int(stage_id[1])))
         except (WarpctlError, ValueError, KeyError, TypeError, IndexError):
             continue

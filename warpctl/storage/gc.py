@@ -28,11 +28,11 @@ from typing import Final
 from warpctl import artifacts
 from warpctl.errors import CorruptError, UserError
 from warpctl.spec.stage_input import StageKind
+from warpctl.storage.file_names import WEIGHTS
 from warpctl.storage.manifest import Manifest
 from warpctl.storage.store import FileStat, Store
 from warpctl.storage.wanted import Keep, Wanted, read_all_wanted
 
-WEIGHTS: Final = ".safetensors"
 DEFAULT_MIN_AGE: Final = timedelta(days=1)
 
 StageName = tuple[str, str]

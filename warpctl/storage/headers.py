@@ -16,11 +16,11 @@ import numpy as np
 import numpy.typing as npt
 
 from warpctl.errors import InputError
+from warpctl.storage.file_names import SINGLE, WEIGHTS
 
 LENGTH_BYTES: Final = 8
 MAX_HEADER_BYTES: Final = 100_000_000  # the limit of the reference implementation
 MAX_SHARD_BYTES: Final = 4 * 1024**3
-INDEX: Final = "model.safetensors.index.json"
 DTYPES: Final[Mapping[str, np.dtype[Any]]] = {
     "F32": np.dtype("<f4"),
     "F16": np.dtype("<f2"),
@@ -143,10 +143,10 @@ def split_into_shards(
         parts[-1].append(spec)
         num_bytes += spec_bytes
     if len(parts) == 1:
-        return (_shard("model.safetensors", parts[0], dtype),)
+        return (_shard(SINGLE, parts[0], dtype),)
     count = len(parts)
     return tuple(
-        _shard(f"model-{number:05d}-of-{count:05d}.safetensors", part, dtype) for number, part in enumerate(parts, 1)
+        _shard(f"model-{number:05d}-of-{count:05d}{WEIGHTS}", part, dtype) for number, part in enumerate(parts, 1)
     )
 
 

@@ -10,7 +10,7 @@ from typing import Any, Final, Protocol
 import google_crc32c
 
 PART_BYTES: Final = 16 * 1024 * 1024
-"""What one upload request carries. S3 allows 10,000 parts: 156 GiB a file; GCS wants a multiple of 256 KiB."""
+"""What one request for a part of a file carries. S3 allows 10,000 parts: 156 GiB a file; GCS wants a multiple of 256 KiB."""
 _CRC_PIECE_BYTES: Final = 1024 * 1024  # google_crc32c takes only bytes and keeps the interpreter lock meanwhile
 
 

@@ -18,6 +18,7 @@ from warpctl.errors import InputError
 from warpctl.reports.evaluation import POINTS_FILE, EvaluatedPoint, NamedPoint, point_key, write_names
 from warpctl.spec.stage_input import EvaluateTask, InputArtifact, PointTask
 from warpctl.storage.artifact import Artifact, weights_prefix
+from warpctl.storage.file_names import WEIGHTS
 from warpctl.storage.manifest import digest_of
 from warpctl.workers.harness import Context, run
 from warpctl.workers.point_identity import point_identity
@@ -79,7 +80,7 @@ def main(context: Context) -> None:
 def has_weights(context: Context, source: InputArtifact) -> bool:
     """Whether the weights are still in the store: a policy that retention gave up has left its record alone."""
     artifact, prefix = Artifact.of(context.store, source), weights_prefix(source)
-    weights = [artifact.entry(name) for name in artifact.names(prefix) if name.endswith(".safetensors")]
+    weights = [artifact.entry(name) for name in artifact.names(prefix) if name.endswith(WEIGHTS)]
     return bool(weights) and all(context.store.stat(entry.path) is not None for entry in weights)
 
 

@@ -23,11 +23,12 @@ from warpctl.errors import EXIT_DONE, EXIT_RETRYABLE, InputError, WarpctlError
 from warpctl.spec.base import DecimalText, SpecModel
 from warpctl.spec.stage_input import InputArtifact
 from warpctl.storage.artifact import Artifact
+from warpctl.storage.file_names import CONFIG
 from warpctl.storage.store import Store
 from warpctl.storage.tensors import Checkpoint
 from warpctl.workers.export_weights import Report, write_weights
 from warpctl.workers.model_card import model_card
-from warpctl.workers.model_config import CONFIG, config_with_dtype
+from warpctl.workers.model_config import config_with_dtype
 
 RECORD = "warpctl-export.json"
 SPEC = "warprun.yaml"

@@ -13,7 +13,8 @@ import numpy.typing as npt
 
 from warpctl.errors import InputError, NumericsError
 from warpctl.merging.liti import liti, round_once, round_once_to_bfloat16
-from warpctl.storage.headers import INDEX, STORED_AS, TensorInfo, TensorSpec, index, split_into_shards
+from warpctl.storage.file_names import INDEX
+from warpctl.storage.headers import STORED_AS, TensorInfo, TensorSpec, index, split_into_shards
 from warpctl.storage.store import Store
 from warpctl.storage.tensors import Checkpoint, to_float32
 

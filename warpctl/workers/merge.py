@@ -14,21 +14,21 @@ import json
 from typing import Any
 
 from warpctl.errors import FinalError, InputError
-from warpctl.merging.diagnostics import summarise
+from warpctl.merging.record import merge_record
 from warpctl.spec.stage_input import InputArtifact, MergeTask, StageInput
 from warpctl.storage.artifact import Artifact, weights_prefix
+from warpctl.storage.file_names import CONFIG, MERGE_RECORD, is_weights
 from warpctl.storage.headers import MAX_SHARD_BYTES
 from warpctl.storage.publish import Publication
 from warpctl.storage.store import Store
 from warpctl.storage.tensors import Checkpoint
 from warpctl.workers.harness import Context, run
+from warpctl.workers.merge_memory import least_memory_bytes
 from warpctl.workers.merge_output import MERGED, NEXT_INIT, MergeOutput
 from warpctl.workers.merge_reading import DEFAULT_MEMORY_BYTES, plan_groups
 from warpctl.workers.merge_sources import Source, Sources
 from warpctl.workers.merge_weights import merge_weights
-from warpctl.workers.model_config import CONFIG, config_with_dtype
-
-REPORT = "merge.json"
+from warpctl.workers.model_config import config_with_dtype
 
 
 def main(context: Context, *, max_shard_bytes: int = MAX_SHARD_BYTES) -> None:
@@ -50,6 +50,13 @@ def main(context: Context, *, max_shard_bytes: int = MAX_SHARD_BYTES) -> None:
         num_nodes=context.num_nodes,
     )
     memory_bytes = context.stage_input.resources.memory_bytes or DEFAULT_MEMORY_BYTES
+    if memory_bytes < (least_bytes := least_memory_bytes(len(roles))):
+        context.log.warning(
+            "spec.compute.merge.memory is less than a merge of so many inputs can keep to",
+            memory_bytes=memory_bytes,
+            least_bytes=least_bytes,
+            inputs=len(roles),
+        )
     plans = plan_groups(sources, task.method, memory_bytes=memory_bytes)
     context.log.info(
         "merging",
@@ -74,20 +81,14 @@ def main(context: Context, *, max_shard_bytes: int = MAX_SHARD_BYTES) -> None:
         if group.degenerate:
             context.log.warning("no slerp here, lerp instead", group=group.group, because=group.degenerate)
 
-    summary = summarise(whole)
-    report = {
-        "members": roles[1:],
-        **task.model_dump(mode="json", by_alias=True, exclude={"kind"}),
-        "tiedCopies": sources.tied_copies,
-        "summary": summary,
-        "groups": [group.to_json() for group in whole],
-    }
+    settings = task.model_dump(mode="json", by_alias=True, exclude={"kind"})
+    record = {"members": roles[1:], **settings, **merge_record(whole, tied_copies=sources.tied_copies)}
     init = sources.all[0].checkpoint
     for prefix in (MERGED, NEXT_INIT):
         copy_model_files(init, context.publication, prefix)
-    context.publication.write_file(REPORT, _json(report))
+    context.publication.write_file(MERGE_RECORD, _json(record))
     context.report_progress(len(whole), len(whole), "groups")
-    context.publication.commit(outcome=summary, gpu_seconds=context.gpu_seconds())
+    context.publication.commit(outcome=record["summary"], gpu_seconds=context.gpu_seconds())
 
 
 def merge_task(stage_input: StageInput) -> MergeTask:
@@ -120,7 +121,7 @@ def copy_model_files(init: Checkpoint, publication: Publication, prefix: str) ->
     """Everything of the init but its weights: tokenizer, generation config, chat template, config (now float32)."""
     for name in init.artifact.names(init.prefix):
         file = name.removeprefix(init.prefix)
-        if file.endswith((".safetensors", ".safetensors.index.json")) or file == REPORT:
+        if is_weights(file) or file == MERGE_RECORD:
             continue
         data = init.artifact.read(name)
         publication.write_file(

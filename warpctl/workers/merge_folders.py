@@ -1,130 +1,28 @@
 """`warpctl merge`: the merge of the merge stage on plain Hugging Face folders, which no run made and none will read.
 
-It plans from the headers alone, then streams. Nothing of it is resumed: a second run starts anew.
+merge_plan.py plans, here it streams. Nothing of it is resumed: a second run starts anew.
 """
 
 from __future__ import annotations
 
-import math
-import shutil
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass, field
-from decimal import Decimal
-from typing import Any, Final
+from typing import Any
 
 import numpy.typing as npt
 
-from warpctl.errors import InputError, NumericsError, UserError, WarpctlError
-from warpctl.merging.diagnostics import GroupDiagnostics, summarise
-from warpctl.merging.groups import Group
+from warpctl.errors import InputError, NumericsError, WarpctlError
+from warpctl.merging.diagnostics import GroupDiagnostics
 from warpctl.merging.product import Product
-from warpctl.spec.decimals import decimal_text
-from warpctl.spec.merge_method import Granularity, MergeMethod, SlerpOrder
-from warpctl.storage.headers import MAX_SHARD_BYTES, STORED_AS, split_into_shards
+from warpctl.merging.record import merge_record
+from warpctl.storage.checkpoint_writer import CheckpointWriter
+from warpctl.storage.headers import STORED_AS
+from warpctl.storage.new_folder import NewFolder
 from warpctl.storage.parallel import finish_all
-from warpctl.storage.plain_folder import CONFIG, RECORD, NewFolder, OnBytes, PlainFolder
-from warpctl.storage.tensors import Checkpoint, CheckpointWriter
-from warpctl.workers.merge_reading import DEFAULT_MEMORY_BYTES, GroupPlan, plan_groups
-from warpctl.workers.merge_sources import Source, Sources
-from warpctl.workers.model_config import config_with_dtype
-
-_KEPT_ENDINGS: Final = (".json", ".jinja", ".txt", ".model", ".tiktoken", ".py")
-_TEMPLATES: Final = "additional_chat_templates/"
-_OF_TRAINING: Final = frozenset({RECORD, "trainer_state.json", "all_results.json", "train_results.json"})
+from warpctl.workers.merge_plan import MergePlan, MergeRequest
 
 Stored = npt.NDArray[Any]
-
-
-@dataclass(frozen=True, kw_only=True)
-class MergeRequest:
-    """What to merge, and how. All places are folders or URI prefixes; `merged_out` may be ""."""
-
-    init: str
-    policies: tuple[str, ...]
-    out: str
-    merged_out: str = ""
-    liti_rate: Decimal = Decimal(1)
-    order: SlerpOrder = SlerpOrder.PAPER
-    granularity: Granularity = Granularity.LAYER
-    dtype: str = "float32"
-    max_shard_bytes: int = MAX_SHARD_BYTES
-    memory_bytes: int = DEFAULT_MEMORY_BYTES
-
-    def to_json(self) -> dict[str, Any]:
-        """For merge.json and programs."""
-        return {
-            "init": self.init,
-            "policies": list(self.policies),
-            "out": self.out,
-            "mergedOut": self.merged_out or None,
-            "litiRate": decimal_text(self.liti_rate),
-            "order": self.order.value,
-            "granularity": self.granularity.value,
-            "dtype": self.dtype,
-        }
-
-
-@dataclass(frozen=True)
-class MergePlan:
-    """A merge whose inputs fit together and whose targets are free."""
-
-    request: MergeRequest
-    folders: tuple[PlainFolder, ...]
-    targets: tuple[NewFolder, ...]
-    sources: Sources = field(repr=False)
-    groups: tuple[GroupPlan, ...]
-    read_bytes: int
-    write_bytes: int
-    num_parameters: int
-    copied: tuple[str, ...]
-    """Files of the init that the result gets as they are."""
-    config: bytes
-
-    @property
-    def read_twice(self) -> tuple[str, ...]:
-        """Groups that do not fit into memory: once for the inner products, once more to be combined."""
-        return tuple(plan.group.name for plan in self.groups if plan.is_read_twice)
-
-    def to_json(self) -> dict[str, Any]:
-        """For programs."""
-        return {
-            "tensors": len(self.sources.specs),
-            "parameters": self.num_parameters,
-            "groups": len(self.groups),
-            "groupsReadTwice": len(self.read_twice),
-            "bytesToRead": self.read_bytes,
-            "bytesToWrite": self.write_bytes,
-            "copiedFiles": list(self.copied),
-            "tiedCopies": list(self.sources.tied_copies),
-        }
-
-
-def plan_merge(request: MergeRequest, *, on_bytes: OnBytes = lambda _num_bytes: None) -> MergePlan:
-    """Look at targets and headers. UserError or InputError, which name the input, for all that can be known so early."""
-    targets = tuple(NewFolder.open(uri, on_bytes=on_bytes) for uri in (request.out, request.merged_out) if uri)
-    if len({target.uri for target in targets}) < len(targets):
-        raise UserError(f"both results would go to {request.out}", hint="--merged-out needs a folder of its own")
-    opened = [_open(uri, on_bytes) for uri in (request.init, *request.policies)]
-    sources = Sources.check([Source(uri, checkpoint) for uri, _, checkpoint in opened])
-    groups = plan_groups(sources, _method(request), memory_bytes=request.memory_bytes)
-    shards = split_into_shards(sources.specs, dtype=STORED_AS[request.dtype], max_shard_bytes=request.max_shard_bytes)
-    write_bytes = len(targets) * sum(shard.size for shard in shards)
-    _check_space(targets, write_bytes // len(targets))
-    init = opened[0][1]
-    return MergePlan(
-        request=request,
-        folders=tuple(folder for _, folder, _ in opened),
-        targets=targets,
-        sources=sources,
-        groups=groups,
-        read_bytes=sum((1 + plan.is_read_twice) * _stored_bytes(sources, plan.group) for plan in groups),
-        write_bytes=write_bytes,
-        num_parameters=sum(math.prod(spec.shape) for spec in sources.specs),
-        copied=tuple(name for name in init.names() if _is_of_the_model(name)),
-        config=config_with_dtype(_config(init), request.dtype, source=init.uri),
-    )
 
 
 def merge_folders(plan: MergePlan, *, on_group: Callable[[int, int], None]) -> list[GroupDiagnostics]:
@@ -150,9 +48,17 @@ def merge_folders(plan: MergePlan, *, on_group: Callable[[int, int], None]) -> l
 
 
 def _write(plan: MergePlan, on_group: Callable[[int, int], None]) -> list[GroupDiagnostics]:
-    from warpctl.workers.merge_weights import merge_weights  # its kernels take a second to load
+    # Their kernels take a second to load.
+    from warpctl.workers.merge_linear import merge_linear
+    from warpctl.workers.merge_weights import merge_weights
 
     request, init = plan.request, plan.folders[0]
+
+    def look_around(number: int, count: int) -> None:
+        on_group(number, count)
+        for target in plan.targets:
+            target.beat()
+
     for name in plan.copied:
         data = init.read(name)
         for target in plan.targets:
@@ -160,39 +66,45 @@ def _write(plan: MergePlan, on_group: Callable[[int, int], None]) -> list[GroupD
     with ExitStack() as stack:
         threads = stack.enter_context(ThreadPoolExecutor(len(plan.targets), thread_name_prefix="write"))
         writers = [stack.enter_context(_writer(plan, target)) for target in plan.targets]
-        diagnostics = merge_weights(
-            plan.sources,
-            _method(request),
-            _Output(writers, request.dtype, threads),
-            on_group=on_group,
-            memory_bytes=request.memory_bytes,
-        )
+        output = _Output(writers, request, threads)
+        if request.linear_weights:
+            merge_linear(
+                plan.sources,
+                plan.groups,
+                output,
+                weights=request.linear_weights,
+                on_group=look_around,
+                memory_bytes=request.memory_bytes,
+            )
+            diagnostics = []
+        else:
+            diagnostics = merge_weights(
+                plan.sources, request.method(), output, on_group=look_around, memory_bytes=request.memory_bytes
+            )
     for folder in plan.folders:
         folder.check_unchanged()
     report = merge_report(plan, diagnostics)
-    for target, what in zip(plan.targets, ("nextInit", "mergedPolicy"), strict=False):
+    kinds = ("average",) if request.linear_weights else ("nextInit", "mergedPolicy")
+    for target, what in zip(plan.targets, kinds, strict=False):
         target.finish({"holds": what, **report}, plan.config)
     return diagnostics
 
 
 def merge_report(plan: MergePlan, diagnostics: Sequence[GroupDiagnostics]) -> dict[str, Any]:
-    """merge.json: the request, a summary, and every group; as that of the merge stage."""
-    return {
-        **plan.request.to_json(),
-        "tiedCopies": list(plan.sources.tied_copies),
-        "summary": summarise(diagnostics),
-        "groups": [group.to_json() for group in diagnostics],
-    }
+    """merge.json: the request and what was seen; as that of the merge stage. An average has seen nothing."""
+    tied_copies = list(plan.sources.tied_copies)
+    seen = merge_record(diagnostics, tied_copies=tied_copies) if diagnostics else {"tiedCopies": tied_copies}
+    return {**plan.request.to_json(), **seen}
 
 
 class _Output:
-    """Next init, and the merged policy if it is wanted."""
+    """Next init, and the merged policy if it is wanted; or an average, which is all that is merged."""
 
-    def __init__(self, writers: Sequence[CheckpointWriter], dtype: str, threads: ThreadPoolExecutor) -> None:
+    def __init__(self, writers: Sequence[CheckpointWriter], request: MergeRequest, threads: ThreadPoolExecutor) -> None:
         self._writers = writers
         self._threads = threads
-        stored_as = STORED_AS[dtype]
-        self.wanted = (Product("next-init", stored_as), Product("merged", stored_as))[: len(writers)]
+        next_init, merged = (Product(what, STORED_AS[request.dtype]) for what in ("next-init", "merged"))
+        self.wanted = (merged,) if request.linear_weights else (next_init, merged)[: len(writers)]
 
     def needs(self, tensor: str) -> bool:  # noqa: ARG002 - nothing is resumed
         return True
@@ -205,10 +117,6 @@ class _Output:
         """Nothing is resumed."""
 
 
-def _method(request: MergeRequest) -> MergeMethod:
-    return MergeMethod(granularity=request.granularity, order=request.order, liti_rate=request.liti_rate)
-
-
 def _writer(plan: MergePlan, target: NewFolder) -> CheckpointWriter:
     request = plan.request
     return CheckpointWriter(
@@ -218,45 +126,3 @@ def _writer(plan: MergePlan, target: NewFolder) -> CheckpointWriter:
         dtype=STORED_AS[request.dtype],
         max_shard_bytes=request.max_shard_bytes,
     )
-
-
-def _open(uri: str, on_bytes: OnBytes) -> tuple[str, PlainFolder, Checkpoint]:
-    folder = PlainFolder.open(uri, on_bytes=on_bytes)
-    try:
-        return uri, folder, Checkpoint.open(folder)
-    except InputError as error:
-        message = error.message if folder.uri in error.message else f"{uri}: {error.message}"
-        raise InputError(message, hint=error.hint) from error
-
-
-def _check_space(targets: Sequence[NewFolder], target_bytes: int) -> None:
-    """UserError when a local disk has no room for all of it."""
-    paths = [path for target in targets if (path := target.local_path()) is not None]
-    disks = [next(folder for folder in (path, *path.parents) if folder.exists()) for path in paths]
-    devices = [disk.stat().st_dev for disk in disks]
-    for path, disk, device in zip(paths, disks, devices, strict=True):
-        num_bytes, free = devices.count(device) * target_bytes, shutil.disk_usage(disk).free
-        if free < num_bytes:
-            raise UserError(
-                f"{path} has room for {free / 1e9:.1f} GB, the result is {num_bytes / 1e9:.1f} GB",
-                hint="free some space, choose another place, or take --dtype bfloat16",
-            )
-
-
-def _config(init: PlainFolder) -> bytes:
-    if CONFIG not in init.names():
-        raise InputError(f"{init.uri} has no {CONFIG}", hint="the result would be no model; add it to the init")
-    return init.read(CONFIG)
-
-
-def _is_of_the_model(name: str) -> bool:
-    """Tokenizer, generation config, chat templates, code; not weights in any format, cards, or a trainer's leavings."""
-    if "/" in name and not name.startswith(_TEMPLATES):
-        return False
-    is_weights = name.endswith((".safetensors", ".index.json"))
-    return name.endswith(_KEPT_ENDINGS) and not is_weights and name != CONFIG and name not in _OF_TRAINING
-
-
-def _stored_bytes(sources: Sources, group: Group) -> int:
-    checkpoints: Iterable[Checkpoint] = (source.checkpoint for source in sources.all)
-    return sum(checkpoint.tensors[name].num_bytes for checkpoint in checkpoints for name in group.tensors)

@@ -22,12 +22,12 @@ from warpctl.merging.diagnostics import GroupDiagnostics
 from warpctl.merging.groups import Group
 from warpctl.merging.product import Product
 from warpctl.spec.stage_input import StageInput
-from warpctl.storage.headers import split_into_shards
+from warpctl.storage.checkpoint_writer import CheckpointWriter
+from warpctl.storage.headers import TensorSpec, split_into_shards
 from warpctl.storage.manifest import FileEntry, digest_of
 from warpctl.storage.parallel import finish_all
 from warpctl.storage.publish import Publication
 from warpctl.storage.store import Store
-from warpctl.storage.tensors import CheckpointWriter, TensorSpec
 
 MERGED = "merged/"
 NEXT_INIT = "next-init/"

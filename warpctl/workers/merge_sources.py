@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from warpctl.errors import InputError, NumericsError
-from warpctl.storage.tensors import Checkpoint, TensorSpec, to_float32
+from warpctl.storage.headers import TensorSpec
+from warpctl.storage.tensors import Checkpoint, to_float32
 
 WINDOW_ELEMENTS = 1 << 20
 """Elements of one tensor that are looked at together."""

@@ -6,8 +6,8 @@ import json
 from typing import Any
 
 from warpctl.errors import InputError
+from warpctl.storage.file_names import CONFIG
 
-CONFIG = "config.json"
 _DTYPE_NAMES = frozenset({"dtype", "torch_dtype"})
 
 

@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 
 from tests.benchmarks.merge.architecture import Architecture
-from warpctl.storage.headers import INDEX, TensorInfo, TensorSpec, index, split_into_shards
-from warpctl.workers.model_config import CONFIG
+from warpctl.storage.file_names import CONFIG, INDEX
+from warpctl.storage.headers import TensorInfo, TensorSpec, index, split_into_shards
 
 SHARD_BYTES = 1024**3
 BLOCK_ELEMENTS = 1 << 22

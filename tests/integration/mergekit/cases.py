@@ -72,6 +72,12 @@ MERGES = {
 }
 """Init and members of each merge."""
 
+AVERAGES = {
+    "average": ({"one": 2, "two": 1, "three": 0.5}, "float32"),
+    "average-mixed": ({"init-bf16": 1, "one": 1, "two-bf16": 1, "three": 3}, "float32"),
+}
+"""Models with their weights, and the type of each weighted average."""
+
 
 def files(name: str) -> dict[str, bytes]:
     """The model's folder."""
@@ -81,6 +87,10 @@ def files(name: str) -> dict[str, bytes]:
 
 def write_cases(folder: Path) -> None:
     """All models, and a recipe for each merge; "zz-liti" is the linear merge of init and the result of "plain"."""
+    for case, (names, dtype) in AVERAGES.items():
+        weights = [{"model": str(folder / "models" / name), "parameters": {"weight": w}} for name, w in names.items()]
+        recipe = {"merge_method": "linear", "models": weights, "dtype": dtype}
+        (folder / f"{case}.json").write_text(json.dumps(recipe))
     for name in MODELS:
         write_folder(folder / "models" / name, files(name))
     for case, (init, *members) in MERGES.items():

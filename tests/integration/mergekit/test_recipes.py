@@ -8,14 +8,15 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from tests.integration.mergekit.cases import INIT, ONE, SHAPES
+from tests.integration.mergekit.cases import AVERAGES, INIT, MODELS, ONE, SHAPES
 from warpctl.cli.main import run_command
 
+Weights = dict[str, np.ndarray]
 pytestmark = pytest.mark.integration
 
 
-@pytest.mark.parametrize("case", ["plain", "bf16", "zz-liti"])
-def test_a_recipe_gives_what_mergekit_gives(tmp_path: Path, mergekit: Path, case: str) -> None:
+def both(tmp_path: Path, mergekit: Path, case: str) -> tuple[Weights, Weights]:
+    """What we make of a recipe, and what mergekit made of it."""
     assert run_command(["merge", "--recipe", str(mergekit / f"{case}.json"), "--out", str(tmp_path / "out")]) == 0
 
     ours = load_file(tmp_path / "out" / "model.safetensors")
@@ -23,9 +24,25 @@ def test_a_recipe_gives_what_mergekit_gives(tmp_path: Path, mergekit: Path, case
         name: value for path in (mergekit / case).glob("*.safetensors") for name, value in load_file(path).items()
     }
     assert sorted(ours) == sorted(theirs) == sorted(SHAPES)
+    return ours, theirs
+
+
+@pytest.mark.parametrize("case", ["plain", "bf16", "zz-liti"])
+def test_a_recipe_gives_what_mergekit_gives(tmp_path: Path, mergekit: Path, case: str) -> None:
+    ours, theirs = both(tmp_path, mergekit, case)
     for name in SHAPES:
         step = np.linalg.norm(ONE[name] - INIT[name])
         assert np.linalg.norm(ours[name] - theirs[name]) < 5e-6 * step, name
+
+
+@pytest.mark.parametrize("case", AVERAGES)
+def test_an_average_of_several_is_that_of_mergekit(tmp_path: Path, mergekit: Path, case: str) -> None:
+    ours, theirs = both(tmp_path, mergekit, case)
+    # theirs adds up in float32: a rounding for each model, and one for the division
+    for name in SHAPES:
+        largest = max(np.abs(MODELS[model][0][name]).max() for model in AVERAGES[case][0])
+        error = np.abs(ours[name].astype(np.float64) - theirs[name]).max()
+        assert error <= 4 * 2.0**-24 * largest, name
 
 
 def test_a_recipe_of_three_is_refused_as_mergekit_does(tmp_path: Path, mergekit: Path, capsys) -> None:

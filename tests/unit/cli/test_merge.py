@@ -15,6 +15,7 @@ from tests.builders.checkpoints import MODEL_FILES, model_files, moved, random_w
 from tests.builders.merge_stage import merge_files
 from tests.builders.model_folder import write_folder
 from tests.unit.cli.conftest import Place
+from warpctl.cli.main import run_command
 from warpctl.storage.local_files import LocalFiles
 from warpctl.storage.plain_folder import PlainFolder
 from warpctl.storage.tensors import Checkpoint
@@ -56,8 +57,9 @@ def test_json_is_one_document_on_stdout(models: Place, warpctl) -> None:
 
 
 def test_a_dry_run_writes_nothing(models: Place, warpctl, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(merge_reading, "LEAST_WEIGHTS_BYTES", 1000)
-    said = warpctl(models, *ARGUMENTS, "--out", "out", "--dry-run", "--granularity", "Global", "--memory", "1KiB")
+    for name, num_bytes in (("LEAST_WEIGHTS_BYTES", 1000), ("OVERHEAD_BYTES", 0), ("INPUT_BYTES", 0)):
+        monkeypatch.setattr(merge_reading, name, num_bytes)
+    said = warpctl(models, *ARGUMENTS, "--out", "out", "--dry-run", "--granularity", "Global", "--memory", "1250B")
 
     assert said.code == 0, said.err
     assert not (models.folder / "out").exists()
@@ -127,6 +129,8 @@ def test_a_policy_that_does_not_fit_is_refused_and_nothing_stays(models: Place, 
         (("--liti-rate", "1.3"), '--liti-rate must be in [0, 1], got "1.3"'),
         (("--liti-rate", "nan"), '--liti-rate must be in [0, 1], got "nan"'),
         (("--memory", "much"), '--memory must be a size, got "much"'),
+        (("--memory", "479MiB"), "--memory 479MiB is too small: a merge of 3 checkpoints keeps to 480MiB at the least"),
+        (("--memory", "500MiB", "--policy", "init"), "a merge of 4 checkpoints keeps to 520MiB at the least"),
         (("--policy", "gone"), "there is no model folder at file://"),
         (("--policy", "org/model"), "org/model is not a folder here"),
         (("--policy", "hf://org/model"), "hf://org/model is not a folder here"),
@@ -266,6 +270,42 @@ def test_a_disk_without_room_is_told_of_at_once(models: Place, warpctl, monkeypa
     assert said.code == 2
     assert "/out has room for 0.0 GB" in said.err
     assert not (models.folder / "out").exists()
+
+
+def test_what_an_unfinished_merge_left_counts_as_room(models: Place, warpctl, monkeypatch) -> None:
+    record = {"warpctlMerge": 1, "files": ["merge.json", "model.safetensors"], "isComplete": False}
+    leftovers = {"merge.json": json.dumps(record).encode(), "model.safetensors": bytes(1000), ".tmp-1": bytes(1000)}
+    write_folder(models.folder / "out", leftovers)
+    size = model_files(INIT)["model.safetensors"]
+    monkeypatch.setattr(shutil, "disk_usage", lambda _path: SimpleNamespace(free=len(size) - 1900))
+    assert warpctl(models, *ARGUMENTS, "--out", "out", "--merged-out", "merged").code == 2
+
+    said = warpctl(models, *ARGUMENTS, "--out", "out")
+
+    assert said.code == 0, said.err
+    assert files_of(models, "out") == sorted([*MODEL_FILES, "merge.json", "model.safetensors"])
+
+
+def test_a_second_merge_into_a_folder_is_refused_and_the_first_is_whole(models: Place, warpctl, monkeypatch) -> None:
+    real = merging.merge_weights
+    codes: list[int] = []
+
+    def meanwhile(*arguments, **options):
+        monkeypatch.setattr(merging, "merge_weights", real)
+        codes.append(run_command([*ARGUMENTS, "--out", "out"]))
+        codes.append(run_command([*ARGUMENTS, "--out", "elsewhere", "--merged-out", "out"]))
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(merging, "merge_weights", meanwhile)
+    said = warpctl(models, *ARGUMENTS, "--out", "out")
+
+    assert (said.code, codes) == (0, [2, 2])
+    assert said.err.count("/out\nhint: wait for it, or name a new folder") == 2
+    assert said.err.count("error: another merge writes into") == 2
+    assert warpctl(models, *ARGUMENTS, "--out", "again").code == 0
+    written = models.folder / "out" / "model.safetensors"
+    assert written.read_bytes() == (models.folder / "again" / "model.safetensors").read_bytes()
+    assert not (models.folder / "elsewhere").exists()
 
 
 def test_a_file_that_may_not_be_read_is_the_users_to_mend(models: Place, warpctl, monkeypatch) -> None:

@@ -49,15 +49,20 @@ def weighing(recipe: dict[str, Any], *weights: object) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("recipe", "options"),
     [
-        (NUSLERP, Recipe("init", ("one", "two"), "1", "float32")),
-        (changed(NUSLERP, out_dtype="bfloat16"), Recipe("init", ("one", "two"), "1", "bfloat16")),
+        (NUSLERP, Recipe("init", ("one", "two"), "float32")),
+        (changed(NUSLERP, out_dtype="bfloat16"), Recipe("init", ("one", "two"), "bfloat16")),
         (
             changed(NUSLERP, models=[{"model": "two"}, {"model": "one"}], parameters={"weight": 1.0}),
-            Recipe("init", ("two", "one"), "1", "float32"),
+            Recipe("init", ("two", "one"), "float32"),
         ),
-        (LINEAR, Recipe("one", ("two",), "0.25", "bfloat16")),
-        (changed(LINEAR, base_model="two", dtype=None), Recipe("two", ("one",), "0.75", "float32")),
-        (weighing(LINEAR, 0.7, 0.3), Recipe("one", ("two",), "0.3", "bfloat16")),
+        (LINEAR, Recipe("one", ("two",), "bfloat16", (0.25,))),
+        (changed(LINEAR, base_model="two", dtype=None), Recipe("two", ("one",), "float32", (0.75,))),
+        (weighing(LINEAR, 0.7, 0.3), Recipe("one", ("two",), "bfloat16", (0.3,))),
+        (weighing(LINEAR, 1, 0, 3), Recipe("one", ("two", "three"), "bfloat16", (0.0, 0.75))),
+        (
+            changed(weighing(LINEAR, 2, 1, 1), base_model="three"),
+            Recipe("three", ("one", "two"), "bfloat16", (0.5, 0.25)),
+        ),
     ],
 )
 def test_a_recipe_stands_for_options(tmp_path: Path, recipe: dict[str, Any], options: Recipe) -> None:
@@ -82,9 +87,16 @@ def test_a_recipe_stands_for_options(tmp_path: Path, recipe: dict[str, Any], opt
         (changed(NUSLERP, dtype="float16"), "dtype: float16 is not float32 or bfloat16"),
         (changed(NUSLERP, base_model={"model": "x"}), "base_model: must be a path or URI"),
         (changed(NUSLERP, models="one"), "models: must be a list"),
-        (weighing(LINEAR, 1, 1, 1), "linear takes two models here, not 3"),
-        (weighing(LINEAR, -1, 2), "weights must not be negative"),
-        (changed(LINEAR, base_model="init"), "base_model: must be one of the two models"),
+        (weighing(LINEAR, 1), "linear takes two models or more, not 1"),
+        (weighing(LINEAR, -1, 2), "weights must not be negative, and not all zero"),
+        (weighing(LINEAR, 0, 0, 0), "weights must not be negative, and not all zero"),
+        (weighing(LINEAR, float("inf"), 1), "models[0].parameters.weight: must be a number"),
+        (weighing(LINEAR, 1, [0.5, 1]), "models[1].parameters.weight: gradients and filters"),
+        (changed(LINEAR, base_model="init"), "base_model: must be one of the models"),
+        (
+            changed(NUSLERP, merge_method="slerp", parameters={"t": [{"filter": "mlp", "value": [0, 1]}]}),
+            "merge_method: slerp: SLERP of full weights",
+        ),
         (changed(LINEAR, parameters={"normalize": False}), "parameters.normalize: False is not done here; True is"),
         (["merge"], "the recipe: must be a mapping"),
     ],
@@ -110,7 +122,9 @@ def test_linear_is_the_weighted_average(place: Place, warpctl) -> None:
     expected = {name: (0.75 * one[name].astype("f8") + 0.25 * two[name]).astype("f4") for name in one}
     for name, values in rounded(expected, "BF16").items():
         assert (out.read(name) == values).all(), name
-    assert json.loads((place.folder / "out" / "merge.json").read_text())["litiRate"] == "0.25"
+    record = json.loads((place.folder / "out" / "merge.json").read_text())
+    assert (record["linearWeights"], record["holds"]) == ([0.25], "average")
+    assert "litiRate" not in record
 
 
 @pytest.mark.parametrize(

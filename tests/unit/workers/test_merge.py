@@ -17,7 +17,7 @@ from warpctl.merging.groups import split_into_groups
 from warpctl.merging.task_vector import BLOCK_ELEMENTS
 from warpctl.spec.merge_method import Granularity, SlerpOrder
 from warpctl.spec.stage_input import ImportTask, InputArtifact, StageKind
-from warpctl.storage.headers import INDEX
+from warpctl.storage.file_names import INDEX
 from warpctl.storage.store import Store
 from warpctl.storage.tensors import Checkpoint
 from warpctl.workers import merge_reading, merge_weights

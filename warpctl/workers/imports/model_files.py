@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from warpctl.errors import InputError
-from warpctl.storage.headers import INDEX, LENGTH_BYTES, TensorInfo
+from warpctl.storage.file_names import CONFIG, INDEX, SINGLE, WEIGHTS
+from warpctl.storage.headers import LENGTH_BYTES, TensorInfo
 from warpctl.workers.imports.weight_layout import header_end, tensors_of
 from warpctl.workers.sources.base import Source, SourceFile, read_start
 
-CONFIG = "config.json"
-SINGLE = "model.safetensors"
 TOKENIZERS: tuple[tuple[str, ...], ...] = (
     ("tokenizer.json",),
     ("tokenizer.model",),
@@ -119,7 +118,7 @@ def _weights(source: Source, here: Mapping[str, SourceFile], *, wait: Wait) -> s
         return {SINGLE}
     if INDEX in here:
         return {INDEX, *_weight_map(source, here, wait=wait).values()}
-    safe = sorted(name for name in here if name.endswith(".safetensors") and "/" not in name)
+    safe = sorted(name for name in here if name.endswith(WEIGHTS) and "/" not in name)
     if safe:
         raise InputError(
             f"{source.uri} holds {safe[0]} but neither {SINGLE} nor {INDEX}",
@@ -139,7 +138,7 @@ def _weight_map(source: Source, here: Mapping[str, SourceFile], *, wait: Wait) -
     if not isinstance(weight_map, dict) or not weight_map:
         raise InputError(f"{source.uri}: {INDEX} has no weight_map", hint="download it again")
     for tensor, shard in weight_map.items():
-        if not isinstance(shard, str) or "/" in shard or "\\" in shard or not shard.endswith(".safetensors"):
+        if not isinstance(shard, str) or "/" in shard or "\\" in shard or not shard.endswith(WEIGHTS):
             raise InputError(
                 f"{source.uri}: {INDEX} puts {tensor!r} into {shard!r}", hint="a shard is a *.safetensors beside it"
             )
@@ -153,7 +152,7 @@ def _weight_map(source: Source, here: Mapping[str, SourceFile], *, wait: Wait) -
 def _tensors(source: Source, here: Mapping[str, SourceFile], *, wait: Wait) -> dict[str, TensorInfo]:
     weight_map = _weight_map(source, here, wait=wait) if INDEX in here else {}
     found: dict[str, TensorInfo] = {}
-    shards = [file for name, file in here.items() if name.endswith(".safetensors")]
+    shards = [file for name, file in here.items() if name.endswith(WEIGHTS)]
     for tensor in (tensor for shard in shards for tensor in _header(source, shard, wait=wait)):
         if tensor.name in found:
             raise InputError(f"tensor {tensor.name} is in {found[tensor.name].file} and in {tensor.file}")
