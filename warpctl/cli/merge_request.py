@@ -71,7 +71,7 @@ def _memory(text: str, *, num_inputs: int) -> int:
     if num_bytes < least:
         raise UserError(
             f"--memory {text} is too small: a merge of {num_inputs} checkpoints keeps to {least / MIB:g}MiB at the least",
-            hint=f"give it --memory {least / MIB:g}MiB or more; Python and its libraries alone are some 250 MiB",
+            hint=f"give it --memory {least / MIB:g}MiB or more; Python and its libraries alone are some 190 MiB",
         )
     return num_bytes
 
