@@ -37,7 +37,7 @@ class Part(NamedTuple):
 def weight_stream(
     specs: Sequence[TensorSpec], *inputs: Checkpoint, load_bytes: int = LOAD_BYTES
 ) -> Iterator[Iterator[Part]]:
-    """The tensors of `specs`, sorted by name, which all inputs have in these shapes; memory is two loads, whatever the model."""
+    """The tensors of `specs` in that order; all inputs have them in these shapes. Memory is two loads, whatever the model."""
     sources = Sources(tuple(Source(str(number), each) for number, each in enumerate(inputs)), tuple(specs), ())
     with closing(_parts(sources, load_bytes)) as parts:
         yield parts
