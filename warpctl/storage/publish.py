@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import platform
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -28,7 +29,7 @@ _NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 class Publication:
-    """The artifact that one attempt of one stage is about to publish."""
+    """The artifact that one attempt of one stage is about to publish. Several threads may write files of it at once."""
 
     def __init__(
         self, store: Store, stage_input: StageInput, *, now: Callable[[], datetime] = lambda: datetime.now(UTC)
@@ -38,6 +39,8 @@ class Publication:
         self._now = now
         self._started_at = now()
         self._files: dict[str, FileEntry] = {}
+        self._begun: set[str] = set()
+        self._lock = threading.Lock()
         self.is_committed = False
         """Whether the artifact is published, by this attempt or by another one that was first."""
 
@@ -48,42 +51,42 @@ class Publication:
 
     def write_file(self, name: str, data: bytes) -> FileEntry:
         """Write a small file."""
-        self._refuse_second(name)
-        hasher = ChunkHasher()
-        hasher.update(data)
-        entry = self._entry(name, hasher)
-        self._store.write(entry.path, data)
-        self._files[name] = entry
+        with self._claim(name):
+            hasher = ChunkHasher()
+            hasher.update(data)
+            entry = self._entry(name, hasher)
+            self._store.write(entry.path, data)
+            self._add(entry)
         return entry
 
     @contextlib.contextmanager
     def open_file(self, name: str) -> Iterator[Sink]:
         """Stream a file; its entry and its receipt are made when the with-body ends well, nothing when it raises."""
-        self._refuse_second(name)
-        hasher = ChunkHasher()
-        with self._store.open_write(self.path(name)) as sink:
-            yield _HashingSink(sink, hasher)
-        self._finish(self._entry(name, hasher))
+        with self._claim(name):
+            hasher = ChunkHasher()
+            with self._store.open_write(self.path(name)) as sink:
+                yield _HashingSink(sink, hasher)
+            self._finish(self._entry(name, hasher))
 
     def copy_file(self, name: str, source_uri: str) -> FileEntry | None:
         """Hard link or server-side copy, read back once for its digests; None when the store cannot (then stream)."""
-        self._refuse_second(name)
-        path = self.path(name)
-        if not self._store.copy_in(source_uri, path):
-            return None
-        stat = self._store.stat(path)
-        size = stat.size if stat else 0
-        hasher = ChunkHasher()
-        for start in range(0, size, CHUNK_BYTES):
-            hasher.update(self._store.read_range(path, start, min(start + CHUNK_BYTES, size)))
-        entry = self._entry(name, hasher)
-        self._finish(entry)
+        with self._claim(name):
+            path = self.path(name)
+            if not self._store.copy_in(source_uri, path):
+                return None
+            stat = self._store.stat(path)
+            size = stat.size if stat else 0
+            hasher = ChunkHasher()
+            for start in range(0, size, CHUNK_BYTES):
+                hasher.update(self._store.read_range(path, start, min(start + CHUNK_BYTES, size)))
+            entry = self._entry(name, hasher)
+            self._finish(entry)
         return entry
 
     def adopt(self, entry: FileEntry) -> None:
         """Take a file that is already in the store: an earlier attempt's, from its receipt."""
-        self._refuse_second(entry.name)
-        self._files[entry.name] = entry
+        with self._claim(entry.name):
+            self._add(entry)
 
     def receipts(self) -> dict[str, FileEntry]:
         """Finished files of all attempts of this stage by name, those whose object still has the recorded size."""
@@ -105,7 +108,8 @@ class Publication:
     def commit(self, *, outcome: Mapping[str, Any] = _NOTHING, gpu_seconds: float = 0.0) -> Manifest:
         """Create the marker. Returns the manifest that won: ours, or that of another attempt that was first."""
         stage = self._stage_input
-        files = tuple(self._files[name] for name in sorted(self._files))
+        with self._lock:
+            files = tuple(self._files[name] for name in sorted(self._files))
         manifest = Manifest(
             kind=stage.kind,
             key=stage.key,
@@ -143,11 +147,24 @@ class Publication:
         stage = self._stage_input
         receipt = artifacts.receipt(stage.kind, stage.key, stage.attempt_id, entry.name)
         self._store.write(receipt, entry.model_dump_json(by_alias=True).encode())
-        self._files[entry.name] = entry
+        self._add(entry)
 
-    def _refuse_second(self, name: str) -> None:
-        if name in self._files:
-            raise ValueError(f"{name} is in this publication already; files are written once")
+    def _add(self, entry: FileEntry) -> None:
+        with self._lock:
+            self._files[entry.name] = entry
+
+    @contextlib.contextmanager
+    def _claim(self, name: str) -> Iterator[None]:
+        """The name is the caller's until its file is whole or has failed; ValueError when it is, or was, another's."""
+        with self._lock:
+            if name in self._files or name in self._begun:
+                raise ValueError(f"{name} is in this publication already; files are written once")
+            self._begun.add(name)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._begun.discard(name)
 
 
 class _HashingSink:

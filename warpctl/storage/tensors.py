@@ -125,7 +125,7 @@ class Checkpoint:
 
 def _neighbours(tensors: Iterable[TensorInfo]) -> Iterator[list[TensorInfo]]:
     run: list[TensorInfo] = []
-    for tensor in sorted(tensors, key=lambda tensor: (tensor.file, tensor.start)):
+    for tensor in sorted(tensors, key=lambda tensor: (tensor.file, tensor.start, tensor.end)):
         if run and (tensor.file != run[-1].file or tensor.start - run[-1].end > _JOIN_BYTES):
             yield run
             run = []

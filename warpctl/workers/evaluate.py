@@ -127,6 +127,7 @@ def _evaluated(
     evaluator = load_evaluator(context, task)
     for source in dict.fromkeys(point.source for point in missing):
         context.stop.raise_if_set()
+        evaluator.release_source()
         if source is not None:
             evaluator.load_source(load_weights(context, source))
         for point in (point for point in missing if point.source == source):

@@ -37,5 +37,5 @@ def load_evaluator(context: Context, task: EvaluateTask) -> Evaluator:
 
 
 def load_weights(context: Context, source: InputArtifact) -> Any:
-    """The model of a source, on the CPU."""
+    """The model of a source, on the CPU; its weights are read from the store once, straight into what the points are made of."""
     return load_policy(Artifact.of(context.store, source), weights_prefix(source))[0]

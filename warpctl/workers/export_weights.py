@@ -1,47 +1,69 @@
-"""The weights of an exported model, streamed block by block, so that memory does not grow with the model. numpy only.
+"""The weights of an exported model, streamed, so that memory does not grow with the model. No torch.
 
-weights = (1 - liti_rate) sft + liti_rate * source, in float64, rounded to float32, and from there to bfloat16 if wanted
+weights = (1 - liti_rate) sft + liti_rate * source, in float64, rounded once: to float32, or to bfloat16.
+
+That is a next init whose only member is the source, and the kernels of a merge make it.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 
 from warpctl.errors import InputError, NumericsError
-from warpctl.merging.liti import liti, round_once, round_once_to_bfloat16
-from warpctl.storage.file_names import INDEX
-from warpctl.storage.headers import STORED_AS, TensorInfo, TensorSpec, index, split_into_shards
+from warpctl.merging.product import Product
+from warpctl.storage.backend import Sink
+from warpctl.storage.checkpoint_writer import CheckpointWriter
+from warpctl.storage.headers import MAX_SHARD_BYTES, STORED_AS, TensorSpec
 from warpctl.storage.store import Store
 from warpctl.storage.tensors import Checkpoint, to_float32
+from warpctl.workers.weight_stream import LOAD_BYTES, weight_stream
 
-BLOCK_ELEMENTS = 4 * 1024 * 1024
-
+Stored = npt.NDArray[Any]
 Report = Callable[[int, int], None]
+
+_THE_SOURCE_ALONE = np.ones(1)
 
 
 def write_weights(
-    target: Store, sft: Checkpoint, source: Checkpoint, *, liti_rate: float, dtype: str, report: Report
+    target: Store,
+    sft: Checkpoint,
+    source: Checkpoint,
+    *,
+    liti_rate: float,
+    dtype: str,
+    report: Report,
+    max_shard_bytes: int = MAX_SHARD_BYTES,
+    load_bytes: int = LOAD_BYTES,
 ) -> None:
-    """Write all shards, and their index when there are several. `report` is told bytes done and in total."""
+    """Write all shards, and their index when there are several. `report` is told bytes done and in total.
+
+    NumericsError names the tensor that holds NaN or Inf, or that leaves the range of `dtype` at this rate.
+    """
+    from warpctl.workers.merge_arithmetic import MergeArithmetic
+
     check_same_tensors(sft, source)
-    shards = split_into_shards(
-        [TensorSpec(name, tensor.shape) for name, tensor in source.tensors.items()], dtype=STORED_AS[dtype]
-    )
-    total, done = sum(shard.size for shard in shards), 0
-    for shard in shards:
-        with target.open_write(shard.file) as sink:
-            sink.write(shard.head)
-            for tensor in shard.tensors:
-                for values_N in _interpolated(sft, source, tensor, liti_rate=liti_rate, dtype=dtype):
-                    sink.write(values_N.data.cast("B") if values_N.size else b"")
+    specs = [TensorSpec(name, tensor.shape) for name, tensor in source.tensors.items()]
+    stored_as = STORED_AS[dtype]
+    writer = CheckpointWriter(_Folder(target), prefix="", specs=specs, dtype=stored_as, max_shard_bytes=max_shard_bytes)
+    total, done = sum(shard.size for shard in writer.shards), 0
+    with (
+        MergeArithmetic([Product("next-init", stored_as)]) as arithmetic,
+        weight_stream(specs, sft, source, load_bytes=load_bytes) as parts,
+        writer,
+    ):
+        for tensor, _, stored_K in parts:
+            try:
+                for (values_N,) in arithmetic.combine(stored_K, _THE_SOURCE_ALONE, liti_rate=liti_rate):
+                    writer.append(tensor, values_N)
                     done += values_N.nbytes
                     report(done, total)
-    if len(shards) > 1:
-        target.write(INDEX, index(shards))
+            except FloatingPointError as error:
+                raise _not_finite(tensor, stored_K, dtype, liti_rate) from error
     report(total, total)
 
 
@@ -55,22 +77,22 @@ def check_same_tensors(sft: Checkpoint, source: Checkpoint) -> None:
             )
 
 
-def _interpolated(
-    sft: Checkpoint, source: Checkpoint, tensor: TensorInfo, *, liti_rate: float, dtype: str
-) -> Iterator[npt.NDArray[Any]]:
-    """Blocks of one tensor, flattened, in order, as they are stored."""
-    num_elements = math.prod(tensor.shape)
-    for start in range(0, num_elements, BLOCK_ELEMENTS):
-        block = slice(start, min(start + BLOCK_ELEMENTS, num_elements))
-        sft_N, source_N = (to_float32(each.read_part(tensor.name, block)).astype("float64") for each in (sft, source))
-        values_N = liti(sft_N, source_N, liti_rate=liti_rate)
-        try:
-            yield round_once(values_N) if dtype == "float32" else round_once_to_bfloat16(values_N)
-        except FloatingPointError as error:
-            raise _beyond(tensor.name, dtype, liti_rate) from error
+class _Folder:
+    """A store's root, as what a checkpoint is written to."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def open_file(self, name: str) -> AbstractContextManager[Sink]:
+        return self._store.open_write(name)
+
+    def write_file(self, name: str, data: bytes) -> None:
+        self._store.write(name, data)
 
 
-def _beyond(tensor: str, dtype: str, liti_rate: float) -> NumericsError:
+def _not_finite(tensor: str, stored_K: Sequence[Stored], dtype: str, liti_rate: float) -> NumericsError:
+    if not all(np.isfinite(to_float32(stored_N)).all() for stored_N in stored_K):
+        return NumericsError(f"tensor {tensor} holds NaN or Inf", hint="that policy diverged; export another point")
     return NumericsError(
         f"tensor {tensor} leaves the range of {dtype} at LITI rate {liti_rate:g}", hint="use a smaller rate"
     )

@@ -67,6 +67,10 @@ class Evaluator:
         self._source: Mapping[str, Tensor] = {}
         self._arithmetic = arithmetic
 
+    def release_source(self) -> None:
+        """Let go of the current source, so that the next one is read into the room that it had."""
+        self._source = {}
+
     def load_source(self, source: Any) -> None:
         """Take the weights of this model as the far end of the line (rate 1); they may stay on the CPU."""
         weights = dict(source.named_parameters())

@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
-from transformers.utils import logging
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+from transformers.utils import CONFIG_NAME, GENERATION_CONFIG_NAME, logging
 
 from warpctl.errors import InputError
 from warpctl.spec.training import Precision
 from warpctl.storage.artifact import Artifact
+from warpctl.storage.file_names import is_weights
+from warpctl.storage.tensors import Checkpoint
+from warpctl.workers.policy_weights import read_weights
+
+_SETTINGS: Final[Mapping[str, Any]] = {
+    "dtype": torch.float32,
+    "trust_remote_code": False,
+    "use_safetensors": True,
+    "local_files_only": True,
+    "output_loading_info": True,
+}
 
 
 @dataclass(frozen=True)
@@ -36,33 +47,41 @@ class Vocabulary:
 def load_policy(artifact: Artifact, prefix: str = "", *, device: torch.device | str = "cpu") -> tuple[Any, Vocabulary]:
     """The model with float32 weights in eval mode (no dropout, in training either), and its vocabulary.
 
+    Memory: the float32 weights and a few loads of what is stored. On another device than the CPU, once more there.
     Raises InputError for weights that do not fit their config, and for what only a repository's own code could load.
     """
+    label = f"{artifact.manifest.stage_id}: {prefix or 'the model'}"
     with tempfile.TemporaryDirectory(prefix="warpctl-policy-") as folder:
-        place = artifact.download(Path(folder), prefix=prefix)
-        label = f"{artifact.manifest.stage_id}: {prefix or 'the model'}"
-        model = load_pretrained(AutoModelForCausalLM, place, label=label)
+        place = Path(folder)
+        for name in artifact.names(prefix):
+            if not is_weights(name):
+                (place / name.removeprefix(prefix)).parent.mkdir(parents=True, exist_ok=True)
+                (place / name.removeprefix(prefix)).write_bytes(artifact.read(name))
+        try:
+            weights = read_weights(Checkpoint.open(artifact, prefix=prefix))
+        except InputError as error:
+            raise InputError(f"{label} cannot be loaded: {error.message}", hint=error.hint) from error
+        model = load_pretrained(AutoModelForCausalLM, place, label=label, weights=weights)
         tokenizer = load_tokenizer(place, label=label)
-        # moved, not mapped: the folder goes away, and nothing may hang on its files
-        model = model.to(device).eval()
-    return model, vocabulary_of(model, tokenizer)
+    return model.to(device).eval(), vocabulary_of(model, tokenizer)
 
 
-def load_pretrained(model_class: Any, folder: Path, *, label: str) -> Any:
-    """from_pretrained with every missing, unexpected or mismatched weight refused instead of made up.
+def load_pretrained(
+    model_class: Any, folder: Path, *, label: str, weights: Mapping[str, torch.Tensor] | None = None
+) -> Any:
+    """from_pretrained with every missing or mismatched weight refused instead of made up.
 
+    `weights`: the model's own from now on, under their names in a checkpoint, none too many; None: those of the folder,
+    where others may lie beside them (a classifier's still has the head that it had as a language model). Either way
+    transformers puts them in their places, since it renames, converts and ties them for many architectures.
     The attention implementation is transformers' choice for the architecture: sdpa where it exists, else eager.
     """
     logging.disable_progress_bar()
     try:
-        model, info = model_class.from_pretrained(
-            folder,
-            dtype=torch.float32,
-            trust_remote_code=False,
-            use_safetensors=True,
-            local_files_only=True,
-            output_loading_info=True,
-        )
+        if weights is None:
+            model, info = model_class.from_pretrained(folder, **_SETTINGS)
+        else:
+            model, info = _placed(model_class, folder, weights)
     except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
         raise InputError(
             f"{label} cannot be loaded: {error}",
@@ -74,11 +93,41 @@ def load_pretrained(model_class: Any, folder: Path, *, label: str) -> Any:
             f"{label} lacks {len(missing)} weights, the first is {missing[0]}",
             hint="is it a checkpoint of this kind of model? A reward needs its classification head, too",
         )
-    # a copy that owns its memory: loading may map the file
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.data = parameter.data.clone()
+    unexpected = sorted(info["unexpected_keys"])
+    if weights is not None and unexpected:
+        raise InputError(
+            f"{label} holds {len(unexpected)} weights that its kind of model has not, the first is {unexpected[0]}",
+            hint="training would lose them, and nothing could be merged; import a checkpoint without them",
+        )
+    if weights is None:
+        # a copy that owns its memory: loading may map the file, the folder goes away, and nothing may hang on its files
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.data = parameter.data.clone()
     return model
+
+
+def _placed(model_class: Any, folder: Path, weights: Mapping[str, torch.Tensor]) -> tuple[Any, Any]:
+    """A model of the folder's config whose parameters are `weights`, and what did not fit.
+
+    Only a concrete class takes weights without a folder; which one it is, a model without memory says.
+    """
+    config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    with torch.device("meta"):
+        bare = model_class.from_config(config, trust_remote_code=False)
+    model, info = type(bare).from_pretrained(None, config=bare.config, state_dict=weights, **_SETTINGS)
+    if model.can_generate():
+        model.generation_config = _generation_config(folder)
+    return model, info
+
+
+def _generation_config(folder: Path) -> GenerationConfig:
+    """That of the folder, else what its config says of generation, as from_pretrained of a folder does."""
+    if (folder / GENERATION_CONFIG_NAME).exists():
+        return GenerationConfig.from_pretrained(folder, local_files_only=True)
+    return GenerationConfig.from_pretrained(
+        folder, config_file_name=CONFIG_NAME, local_files_only=True, _from_model_config=True
+    )
 
 
 def load_tokenizer(folder: Path, *, label: str) -> Any:

@@ -1,5 +1,8 @@
 """A publication: files under its attempt, receipts, one marker."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
 from warpctl import artifacts
@@ -49,6 +52,48 @@ def test_two_attempts_with_the_same_bytes_have_one_content_digest_and_two_manife
 
     assert manifests[0].content_digest == manifests[1].content_digest
     assert manifests[0].digest != manifests[1].digest
+
+
+def test_files_may_be_written_side_by_side_and_each_is_the_one_that_it_is(memory, publication):
+    made = publication(memory)
+    together = threading.Barrier(4, timeout=60)
+
+    def write(number):
+        with made.open_file(f"shard-{number}") as file:
+            for piece in range(50):
+                file.write(bytes([number, piece]))
+                if piece in {0, 49}:
+                    together.wait()
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(write, range(4)))
+    manifest = made.commit()
+
+    expected = [bytes(byte for piece in range(50) for byte in (number, piece)) for number in range(4)]
+    assert [file.name for file in manifest.files] == [f"shard-{number}" for number in range(4)]
+    assert [memory.read(file.path) for file in manifest.files] == expected
+    assert [file.chunks for file in manifest.files] == [(digest_of(data),) for data in expected]
+    assert [made.receipts()[file.name] for file in manifest.files] == list(manifest.files)
+
+
+def test_a_file_that_is_being_written_is_nobody_elses(memory, publication):
+    made = publication(memory)
+    with made.open_file("a") as file:
+        file.write(b"first")
+        with pytest.raises(ValueError, match="a is in this publication already"):
+            made.write_file("a", b"second")
+
+    assert memory.read(made.commit().files[0].path) == b"first"
+
+
+def test_a_file_that_failed_may_be_written_again(memory, publication):
+    made = publication(memory)
+    with pytest.raises(RuntimeError), made.open_file("a"):
+        raise RuntimeError
+
+    made.write_file("a", b"again")
+
+    assert memory.read(made.commit().files[0].path) == b"again"
 
 
 def test_committing_again_gives_the_manifest_that_won(memory, publication):

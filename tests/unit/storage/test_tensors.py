@@ -79,6 +79,16 @@ def test_neighbouring_tensors_are_read_with_one_request_and_far_ones_apart(store
     assert len(requests) == 3
 
 
+def test_an_empty_tensor_takes_nothing_from_its_neighbour(store):
+    both = {"a": np.arange(4, dtype=np.float32), "z": np.zeros((0, 3), np.float32)}
+    files = {"model.safetensors": safetensors_bytes([(name, both[name], "F32") for name in ("z", "a")])}
+    checkpoint = opened(store, files)
+
+    flat = checkpoint.read_flat_into(["a", "z"], memoryview(bytearray(checkpoint.flat_bytes(["a", "z"]))))
+
+    assert (flat["a"].tolist(), flat["z"].tolist()) == ([0, 1, 2, 3], [])
+
+
 def without(files, *names):
     return {name: data for name, data in files.items() if name not in names}
 

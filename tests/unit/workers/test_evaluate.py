@@ -1,6 +1,7 @@
 """The evaluate worker over a store: which points, what is cached, what identifies a point, whose members."""
 
 import json
+import weakref
 from decimal import Decimal
 
 import pytest
@@ -158,6 +159,23 @@ def test_each_source_is_read_once_and_none_that_is_not_needed(world, monkeypatch
     world.run(key="e2")
 
     assert read == ["merge"]
+
+
+def test_of_two_sources_one_is_in_memory_at_a_time(world, monkeypatch):
+    before, alive = [], []
+    original = evaluator.load_weights
+
+    def load_weights(context, source):
+        alive.append([weight() for weight in before if weight() is not None])
+        model = original(context, source)
+        before.extend(weakref.ref(parameter) for parameter in model.parameters())
+        return model
+
+    monkeypatch.setattr(evaluator, "load_weights", load_weights)
+    world.run()
+
+    assert alive == [[], []]
+    assert before
 
 
 def test_a_point_does_not_depend_on_which_points_were_computed_beside_it(world, tmp_path, policies):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import subprocess
@@ -18,8 +19,8 @@ from warpctl.errors import InputError, NumericsError, UserError
 from warpctl.storage.bfloat16 import float32_to_bfloat16
 from warpctl.storage.headers import LENGTH_BYTES, parse_header
 from warpctl.storage.store import Store
-from warpctl.workers import export_weights
 from warpctl.workers.export import FRONT, RECORD, SPEC, ExportTask, export
+from warpctl.workers.export_weights import write_weights
 from warpctl.workers.model_card import model_card
 
 SFT = random_weights(1)
@@ -107,8 +108,7 @@ def read_folder(folder: Path) -> dict[str, np.ndarray]:
     return weights
 
 
-def test_weights_are_the_interpolation_rounded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(export_weights, "BLOCK_ELEMENTS", 5)  # many blocks a tensor
+def test_weights_are_the_interpolation_rounded_once(tmp_path: Path) -> None:
     export(a_task(tmp_path))
     found, sft = read_folder(tmp_path / "out"), rounded(SFT, "BF16")
 
@@ -145,9 +145,8 @@ def test_the_folder_is_a_whole_model(tmp_path: Path) -> None:
 
 
 def test_large_models_are_sharded_with_an_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    split = export_weights.split_into_shards
     monkeypatch.setattr(
-        export_weights, "split_into_shards", lambda specs, dtype: split(specs, dtype=dtype, max_shard_bytes=400)
+        "warpctl.workers.export.write_weights", functools.partial(write_weights, max_shard_bytes=400, load_bytes=600)
     )
     reported: list[tuple[int, int]] = []
     export(a_task(tmp_path, "1"), report=lambda done, total: reported.append((done, total)))
@@ -171,6 +170,15 @@ def test_bfloat16_is_the_float32_value_rounded_and_the_config_says_so(tmp_path: 
         assert data[tensor.start : tensor.end] == float32_to_bfloat16(MERGED[tensor.name]).tobytes()
     config = json.loads((tmp_path / "out" / "config.json").read_bytes())
     assert (config["dtype"], config["text_config"]) == ("bfloat16", {"torch_dtype": "bfloat16"})
+
+
+def test_a_policy_that_diverged_is_refused(tmp_path: Path) -> None:
+    diverged = {**MERGED, "model.norm.weight": np.full(6, np.nan, np.float32)}
+
+    with pytest.raises(NumericsError, match=r"tensor model\.norm\.weight holds NaN or Inf"):
+        export(a_task(tmp_path, merged=diverged))
+
+    assert not (tmp_path / "out" / "model.safetensors").exists()
 
 
 def test_a_value_beyond_bfloat16_is_refused(tmp_path: Path) -> None:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load, save
+from transformers import AutoModelForCausalLM, GPT2Config, GPT2Model, LlamaConfig, MixtralConfig
 
 from tests.builders.checkpoints import publish
 from tests.builders.rl_stage import policy_files, small_policy
-from warpctl.errors import InputError
+from warpctl.errors import CorruptError, InputError
 from warpctl.spec.training import Precision
 from warpctl.storage.artifact import Artifact
 from warpctl.storage.store import Store
@@ -67,6 +70,103 @@ def test_a_prefix_chooses_one_of_a_merges_two_policies(store):
     model, _ = load_policy(artifact(store, files), "next-init/")
 
     assert torch.equal(next(model.parameters()), next(small_policy(2).parameters()))
+
+
+SMALL = {"vocab_size": 97, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+ARCHITECTURES = {
+    "tied": LlamaConfig(**SMALL, intermediate_size=24, tie_word_embeddings=True, architectures=["LlamaForCausalLM"]),
+    "untied": LlamaConfig(**SMALL, intermediate_size=24, architectures=["LlamaForCausalLM"]),
+    "with biases and its own names": GPT2Config(vocab_size=97, n_embd=16, n_layer=2, n_head=2),
+    "experts that are stored one by one": MixtralConfig(
+        **SMALL, intermediate_size=24, num_key_value_heads=2, num_local_experts=3
+    ),
+}
+
+
+@pytest.mark.parametrize("settings", [True, False], ids=["generation config", "no generation config"])
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_a_policy_is_the_one_that_from_pretrained_makes_of_its_folder(store, tmp_path, architecture, settings):
+    """Weights, config, generation config, and what either would save, byte by byte."""
+    torch.manual_seed(1)
+    folder = tmp_path / "model"
+    half = AutoModelForCausalLM.from_config(ARCHITECTURES[architecture]).bfloat16()
+    half.generation_config.eos_token_id = 2
+    half.save_pretrained(folder, max_shard_size="10KB")
+    if not settings:
+        (folder / "generation_config.json").unlink()
+    expected = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    files = {path.name: path.read_bytes() for path in folder.iterdir()}
+    tokenizer = {name: data for name, data in policy_files().items() if name.startswith("tokenizer")}
+
+    model, _ = load_policy(artifact(store, {**files, **tokenizer}))
+
+    assert type(model) is type(expected)
+    assert dict(model.named_parameters()).keys() == dict(expected.named_parameters()).keys()
+    for name, parameter in expected.named_parameters():
+        assert torch.equal(model.get_parameter(name), parameter), name
+    model.config.name_or_path = expected.config.name_or_path  # a temporary folder, which is not saved
+    assert model.config.to_dict() == expected.config.to_dict()
+    assert model.generation_config.to_dict() == expected.generation_config.to_dict()
+    assert model.config._attn_implementation == expected.config._attn_implementation
+    model.save_pretrained(tmp_path / "ours")
+    expected.save_pretrained(tmp_path / "theirs")
+    ours, theirs = (
+        {path.name: path.read_bytes() for path in (tmp_path / whose).iterdir()} for whose in ("ours", "theirs")
+    )
+    assert ours == theirs
+    rows = torch.tensor([[5, 7, 11, 13]])
+    assert torch.equal(model(rows).logits, expected(rows).logits)
+
+
+def test_weights_saved_without_the_head_are_found_under_their_other_names(store, tmp_path):
+    """A base model's checkpoint lacks the prefix of its body; a tied head needs nothing else."""
+    torch.manual_seed(1)
+    base = GPT2Model(ARCHITECTURES["with biases and its own names"])
+    base.save_pretrained(tmp_path / "model")
+    files = {path.name: path.read_bytes() for path in (tmp_path / "model").iterdir()}
+
+    model, _ = load_policy(artifact(store, {**policy_files(), **files}))
+
+    for name, parameter in base.named_parameters():
+        assert torch.equal(model.get_parameter(f"transformer.{name}"), parameter), name
+
+
+def test_each_weight_has_memory_of_its_own_on_a_boundary_of_64_bytes(store):
+    model, _ = load_policy(artifact(store, policy_files()))
+
+    for parameter in model.parameters():
+        assert parameter.untyped_storage().nbytes() == parameter.nbytes
+        assert parameter.data_ptr() % 64 == 0
+
+
+def test_no_weights_are_written_to_the_local_disk(store, monkeypatch):
+    written = []
+    write = Path.write_bytes
+    monkeypatch.setattr(Path, "write_bytes", lambda path, data: written.append(path.name) or write(path, data))
+    monkeypatch.setattr(Artifact, "download", None)
+
+    load_policy(artifact(store, policy_files()))
+
+    assert "config.json" in written
+    assert not [name for name in written if "safetensors" in name]
+
+
+def test_weights_that_its_kind_of_model_has_not_are_refused(store):
+    tensors = {**load(policy_files()["model.safetensors"]), "value_head.weight": torch.ones(3)}
+
+    with pytest.raises(InputError, match=r"holds 1 weights that its kind of model has not, the first is value_head"):
+        load_policy(artifact(store, {**policy_files(), "model.safetensors": save(tensors, metadata={"format": "pt"})}))
+
+
+def test_damaged_weights_are_refused(store):
+    published = artifact(store, policy_files())
+    path = store.local_path(published.entry("model.safetensors").path)
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+
+    with pytest.raises(CorruptError, match="its bytes were altered"):
+        load_policy(published)
 
 
 def test_end_tokens_are_those_of_config_generation_config_and_tokenizer(store):
