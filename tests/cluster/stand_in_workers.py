@@ -123,6 +123,11 @@ class StandInWorkers:
         with self._lock:
             return len(self._live)
 
+    def num_published(self, stage_id: str) -> int:
+        """Commits of a stage by a worker of ours."""
+        with self._lock:
+            return sum(count for key, count in self.published.items() if self.stages[key] == stage_id)
+
     def publish(self, told: StageInput) -> None:
         """What a worker leaves in the store."""
         publication = Publication(Store.open(told.storage), told, now=lambda: datetime.now(UTC))

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import pytest
 
 from tests.cluster.controllers import Place
 from tests.cluster.stand_in_workers import End, StandInWorkers
+from warpctl import names
 from warpctl.errors import EXIT_FINAL, EXIT_INTERRUPTED, EXIT_RETRYABLE
+from warpctl.kube.api import Object
 from warpctl.kube.resources import EVENTS
 from warpctl.spec.stage_input import StageInput
 
@@ -58,6 +61,55 @@ def test_each_way_to_fail_has_its_consequence_and_its_words(place: Place, worker
     assert any("exit code" in each["message"] and "the loss is NaN" in each["message"] for each in events)
     said = {each["message"] for status in place.history.statuses() for each in of_stage(status, "rl/1/4")}
     assert any("out of memory" in each and "spec.compute.rl.memory" in each for each in said)
+
+
+def test_a_merge_is_done_by_whichever_of_its_pods_publishes_and_again_where_none_did(
+    place: Place, workers: StandInWorkers
+) -> None:
+    """First no pod sees the parts of the other one, as over a store that lists late. Then the second pod publishes while the first
+    is not done leaving, and a controller begins anew just then: it takes that for the success that it is.
+    """
+    may_leave = threading.Event()
+
+    def decide(told: StageInput, number: int) -> End:
+        if told.stage_id != "merge/1":
+            return End()
+        attempt, _, pod = told.attempt_id.partition("-")
+        is_second_pod = pod[UID_LENGTH:].startswith("-1-")
+        if attempt == "2" and not is_second_pod:
+            may_leave.wait(60)
+        return End(publishes=attempt == "2" and is_second_pod)
+
+    workers.decide = decide
+    controller = place.controller()
+    merge = {"nodes": 2, **place.spec()["compute"]["merge"]}
+    place.create(iterations=1, compute=place.spec()["compute"] | {"merge": merge}, retry={"backoffSeconds": 1})
+    place.wait(lambda: workers.num_published("merge/1") == 1, "the second attempt's second pod has published")
+    assert controller.stop() == 0
+    place.controller()
+    place.wait(lambda: "evaluate/1" in place.jobs_by_stage(), "what needs it begins")
+
+    assert [state_of(each) for each in merge_jobs(place)] == ["Complete", "runs"]
+    may_leave.set()
+    place.wait_for("Succeeded")
+    assert [state_of(each) for each in merge_jobs(place)] == ["Complete", "Complete"]
+    said = {each["message"] for status in place.history.statuses() for each in of_stage(status, "merge/1")}
+    assert any("all nodes of attempt 1 ended with exit code 0 and none has published" in each for each in said), said
+
+
+UID_LENGTH = 36
+
+
+def merge_jobs(place: Place) -> list[Object]:
+    jobs = [job for job in place.jobs() if job["metadata"]["annotations"][names.STAGE_ID] == "merge/1"]
+    return sorted(jobs, key=lambda job: int(job["metadata"]["labels"][names.ATTEMPT]))
+
+
+def state_of(job: Object) -> str:
+    if "deletionTimestamp" in job["metadata"]:
+        return "is asked to go"
+    ends = [each["type"] for each in job["status"].get("conditions", ()) if each["status"] == "True"]
+    return next((each for each in ends if each in ("Complete", "Failed")), "runs")
 
 
 def stalled_stages(place: Place) -> set[str]:

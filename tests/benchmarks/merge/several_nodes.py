@@ -14,7 +14,7 @@ from tests.benchmarks.merge.models import Models
 from tests.benchmarks.merge.sides import Settings, Stage
 
 NODES = (1, 2, 4)
-SHARDS = 12
+SHARDS = 8
 """So that four nodes have about as much to do."""
 SHARE = "stages/merge/"
 
