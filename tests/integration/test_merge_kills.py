@@ -1,4 +1,4 @@
-"""A merge that is killed fifty times publishes the bytes of one that is not; no kill leaves a wrong artifact."""
+"""A merge that is killed fifty times makes the bytes of one that is not; no kill leaves a wrong artifact, or half a model."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,8 +18,8 @@ import pytest
 
 from tests.builders.checkpoints import model_files, moved, random_weights
 from tests.builders.merge_stage import KEY, inputs_of, merge_stage
+from tests.builders.model_folder import write_folder
 from warpctl import artifacts
-from warpctl.spec.stage_input import InputArtifact
 from warpctl.storage.artifact import Artifact
 from warpctl.storage.store import Store
 
@@ -28,12 +29,14 @@ KILLS = 50
 SHARD_BYTES = 200_000
 SHAPES = {f"model.layers.{number}.w": (200, 210) for number in range(16)} | {"model.embed.weight": (300, 210)}
 
+INIT = random_weights(0, shapes=SHAPES)
+MODELS = {"init": model_files(INIT), "one": model_files(moved(INIT, 1)), "two": model_files(moved(INIT, 2))}
+
 
 class Forks:
-    """Attempts that begin at once."""
+    """Merges that begin at once."""
 
-    def __init__(self, storage: str, inputs: tuple[InputArtifact, ...]) -> None:
-        self._storage, self._inputs = storage, inputs
+    def __init__(self) -> None:
         self.process = subprocess.Popen(
             [sys.executable, "-m", "tests.builders.merge_forks"],
             stdin=subprocess.PIPE,
@@ -41,12 +44,10 @@ class Forks:
             text=True,
         )
 
-    def start(self, attempt: str) -> int:
+    def start(self, **told: object) -> int:
         """Returns its pid."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
-        stage = merge_stage(self._storage, self._inputs, attempt=attempt)
-        told = {"stage": json.loads(stage.to_json()), "maxShardBytes": SHARD_BYTES}
         self.process.stdin.write(json.dumps(told) + "\n")
         self.process.stdin.flush()
         return int(self.process.stdout.readline())
@@ -69,10 +70,8 @@ def storage(tmp_path: Path) -> str:
 
 
 @pytest.fixture
-def forks(storage: str) -> Iterator[Forks]:
-    init = random_weights(0, shapes=SHAPES)
-    models = [init, moved(init, 1), moved(init, 2)]
-    forks = Forks(storage, inputs_of(Store.open(storage), [model_files(model) for model in models]))
+def forks() -> Iterator[Forks]:
+    forks = Forks()
     yield forks
     forks.process.kill()
     forks.process.communicate()
@@ -80,6 +79,11 @@ def forks(storage: str) -> Iterator[Forks]:
 
 def test_fifty_kills_at_any_instant_change_no_byte(storage: str, forks: Forks) -> None:
     store = Store.open(storage)
+    inputs = inputs_of(store, list(MODELS.values()))
+
+    def start(attempt: str) -> int:
+        stage = merge_stage(storage, inputs, attempt=attempt)
+        return forks.start(stage=json.loads(stage.to_json()), maxShardBytes=SHARD_BYTES)
 
     def published() -> dict[str, bytes] | None:
         """Bytes of the committed artifact, each verified against its digest; the stage is forgotten."""
@@ -96,7 +100,7 @@ def test_fifty_kills_at_any_instant_change_no_byte(storage: str, forks: Forks) -
     seconds, expected = [], None
     for number in range(3):
         begin = time.monotonic()
-        wait_for(forks.start(f"whole-{number}"))
+        wait_for(start(f"whole-{number}"))
         seconds.append(time.monotonic() - begin)
         found = published()
         assert found is not None
@@ -108,7 +112,7 @@ def test_fifty_kills_at_any_instant_change_no_byte(storage: str, forks: Forks) -
     while killed < KILLS:
         number += 1
         assert number < 10 * KILLS
-        pid = forks.start(f"a{number}")
+        pid = start(f"a{number}")
         time.sleep(instants.uniform(0, min(seconds)))
         if is_alive(pid):
             with contextlib.suppress(ProcessLookupError):
@@ -118,6 +122,54 @@ def test_fifty_kills_at_any_instant_change_no_byte(storage: str, forks: Forks) -
         found = published()
         assert found in (None, expected)
 
-    wait_for(forks.start("last"))
+    wait_for(start("last"))
     assert published() == expected
     assert num_resumed > 0  # some of what was published had begun in an attempt that was killed
+
+
+def test_fifty_kills_of_warpctl_merge_leave_no_model_and_no_lock(tmp_path: Path, forks: Forks) -> None:
+    """Each begins in the folder that the one before it was killed in."""
+    for name, files in MODELS.items():
+        write_folder(tmp_path / name, files)
+    out = tmp_path / "out"
+    places = ["--init", f"{tmp_path}/init", "--policy", f"{tmp_path}/one", "--policy", f"{tmp_path}/two"]
+    arguments = ["merge", *places, "--out", str(out), "--max-shard-size", "200kB"]
+
+    def made() -> dict[str, bytes] | None:
+        """Files of a folder that is a model, which goes; merge.json names its writer and is left out."""
+        if not (out / "config.json").exists():
+            return None
+        found = {path.name: path.read_bytes() for path in out.iterdir() if path.name != "merge.json"}
+        assert json.loads((out / "merge.json").read_text())["isComplete"] is True
+        shutil.rmtree(out)
+        return found
+
+    seconds, expected = [], None
+    for _ in range(3):
+        begin = time.monotonic()
+        wait_for(forks.start(arguments=arguments))
+        seconds.append(time.monotonic() - begin)
+        found = made()
+        assert found is not None
+        assert expected in (None, found)
+        expected = found
+
+    instants = random.Random(11)
+    killed = unfinished = 0
+    for _ in range(10 * KILLS):
+        pid = forks.start(arguments=arguments)
+        time.sleep(instants.uniform(0, min(seconds)))
+        if is_alive(pid):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+                killed += 1
+        wait_for(pid)
+        unfinished += (out / "merge.json").exists() and not (out / "config.json").exists()
+        assert made() in (None, expected)
+        if killed == KILLS:
+            break
+
+    assert killed == KILLS
+    assert unfinished > KILLS // 4
+    wait_for(forks.start(arguments=arguments))
+    assert made() == expected

@@ -102,7 +102,7 @@ def merge(
         )
         found = read_recipe(recipe)
         init, policies, linear_weights = found.init, list(found.policies), found.linear_weights
-        granularity, dtype = Granularity.TENSOR, Dtype(found.dtype)
+        granularity, dtype = Granularity.LAYER if linear_weights else Granularity.TENSOR, Dtype(found.dtype)
     request = merge_request(
         init=init,
         policies=policies or [],

@@ -64,8 +64,10 @@ class MergeProgress:
 
     def line(self, columns: int) -> str:
         """group 12/30  [bar]  41%  1.2 of 3.4 GB  0.8 GB/s  ETA 12.0 s."""
+        if not self._group:
+            return "merging  starting"  # kernels are loaded, small files copied
         done = min(self._bytes / self._total_bytes, 1.0) if self._total_bytes else 1.0
-        parts = ["merging", self._group or "starting"]
+        parts = ["merging", self._group]
         if columns >= NARROW:
             parts.append(bar(done, symbols(sys.stderr)))
         parts += [

@@ -70,8 +70,8 @@ def _memory(text: str, *, num_inputs: int) -> int:
     num_bytes, least = parse_size(text, option="--memory"), least_memory_bytes(num_inputs)
     if num_bytes < least:
         raise UserError(
-            f"--memory {text} is too small: a merge of {num_inputs} checkpoints keeps to {least / MIB:g}MiB at the least",
-            hint=f"give it --memory {least / MIB:g}MiB or more; Python and its libraries alone are some 190 MiB",
+            f"--memory {text} is too small: merging {num_inputs} checkpoints takes {least / MIB:g}MiB at the least",
+            hint="give it that much or more; most of it is Python with its libraries, and what is kept of each checkpoint",
         )
     return num_bytes
 

@@ -45,7 +45,7 @@ def plan_text(plan: MergePlan) -> str:
 def _model_text(plan: MergePlan) -> str:
     return (
         f"{_number_text(plan.num_parameters)} parameters in {count_text(len(plan.sources.specs), 'tensor')}, "
-        f"{count_text(len(plan.copied) + 1, 'other file')} from the {'first' if plan.request.linear_weights else 'init'}"
+        f"{count_text(len(plan.copied) + 1, 'other file')} from {'model 1' if plan.request.linear_weights else 'the init'}"
     )
 
 

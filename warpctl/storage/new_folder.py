@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import threading
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
@@ -46,7 +47,8 @@ class NewFolder:
         """What this merge has put there, and how it was then."""
         self._writer = uuid.uuid4().hex
         self._num_beats = 0
-        self._beaten_at = 0.0
+        self._beating: threading.Thread | None = None
+        self._has_ended = threading.Event()
         self._index: bytes | None = None
 
     @classmethod
@@ -90,17 +92,16 @@ class NewFolder:
         if not self._store.create_once(MERGE_RECORD, self._record({"isComplete": False})):
             raise self._taken()
         self._note(MERGE_RECORD)
-        self._beaten_at = time.monotonic()
+        if self._lock is None:
+            self._beating = threading.Thread(target=self._keep_beating, name="beat", daemon=True)
+            self._beating.start()
 
     def beat(self) -> None:
-        """Say that this merge lives, if that was some time ago; call it often. UserError when another one has taken over."""
-        if self._lock is not None or time.monotonic() - self._beaten_at < BEAT_SECONDS:
-            return
+        """Say that this merge lives. UserError when another one has taken over."""
         self._check_mine()
         self._num_beats += 1
         self._store.write(MERGE_RECORD, self._record({"isComplete": False}))
         self._note(MERGE_RECORD)
-        self._beaten_at = time.monotonic()
 
     @contextlib.contextmanager
     def open_file(self, name: str) -> Iterator[Sink]:
@@ -126,6 +127,7 @@ class NewFolder:
 
         UserError when another merge has written here meanwhile.
         """
+        self._stop_beating()
         if any(stat is None or self._store.stat(name) != stat for name, stat in self._written.items()):
             raise self._taken()
         if self._index is not None:
@@ -142,6 +144,7 @@ class NewFolder:
 
     def discard(self) -> str:
         """Remove what was written, the record last; what could not be removed, or ""."""
+        self._stop_beating()
         try:
             if self._written and _writer_of(self._store) != self._writer:
                 return ""  # another merge has begun anew here: what lies there is its own
@@ -159,6 +162,16 @@ class NewFolder:
             time.sleep(min(left, BEAT_SECONDS / 3))
             if self._store.read_or_none(MERGE_RECORD) != self._earlier_record:
                 raise self._taken()
+
+    def _keep_beating(self) -> None:
+        while not self._has_ended.wait(BEAT_SECONDS):
+            with contextlib.suppress(WarpctlError):  # who was taken for dead hears of it at the next file
+                self.beat()
+
+    def _stop_beating(self) -> None:
+        self._has_ended.set()
+        if self._beating is not None:
+            self._beating.join()
 
     def _check_mine(self) -> None:
         if _writer_of(self._store) != self._writer:

@@ -53,12 +53,6 @@ def _write(plan: MergePlan, on_group: Callable[[int, int], None]) -> list[GroupD
     from warpctl.workers.merge_weights import merge_weights
 
     request, init = plan.request, plan.folders[0]
-
-    def look_around(number: int, count: int) -> None:
-        on_group(number, count)
-        for target in plan.targets:
-            target.beat()
-
     for name in plan.copied:
         data = init.read(name)
         for target in plan.targets:
@@ -73,13 +67,13 @@ def _write(plan: MergePlan, on_group: Callable[[int, int], None]) -> list[GroupD
                 plan.groups,
                 output,
                 weights=request.linear_weights,
-                on_group=look_around,
+                on_group=on_group,
                 memory_bytes=request.memory_bytes,
             )
             diagnostics = []
         else:
             diagnostics = merge_weights(
-                plan.sources, request.method(), output, on_group=look_around, memory_bytes=request.memory_bytes
+                plan.sources, request.method(), output, on_group=on_group, memory_bytes=request.memory_bytes
             )
     for folder in plan.folders:
         folder.check_unchanged()

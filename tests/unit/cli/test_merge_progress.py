@@ -36,6 +36,15 @@ def test_speed_and_time_left_follow_from_the_bytes(progress: MergeProgress, cloc
     assert progress.line(80) == "merging  group 12/30  25%  2.5 GB of 10.0 GB  500.0 MB/s  ETA 15.0 s"
 
 
+def test_before_the_first_group_no_speed_is_told(clock: Clock) -> None:
+    starting = MergeProgress(now=clock)
+    starting.start(10_000_000_000)
+    clock.seconds += 2
+    starting.on_bytes(14)
+
+    assert starting.line(80) == starting.line(120) == "merging  starting"
+
+
 def test_a_wide_terminal_gets_a_bar_and_the_line_fits(progress: MergeProgress, clock: Clock) -> None:
     clock.seconds += 5000
     progress.on_bytes(2_500_000_000)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import threading
+import time
 
 import pytest
 
@@ -103,8 +105,8 @@ def test_what_a_killed_merge_left_is_removed_by_the_next_one(disk: Store) -> Non
 
 @pytest.fixture
 def bucket(memory: Store, monkeypatch: pytest.MonkeyPatch) -> Store:
-    """A store without locks, and little patience."""
-    monkeypatch.setattr(new_folder, "BEAT_SECONDS", 0.0)
+    """A store without locks, where merges beat when they are told to, and have no patience."""
+    monkeypatch.setattr(new_folder, "BEAT_SECONDS", 1000.0)
     monkeypatch.setattr(new_folder, "PATIENCE_SECONDS", 0.0)
     return memory
 
@@ -127,18 +129,30 @@ def test_a_bucket_that_a_living_merge_writes_into_is_refused(bucket: Store, monk
     assert "beats" not in json.loads(bucket.read(MERGE_RECORD))
 
 
-def test_a_merge_beats_now_and_then_only(bucket: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(new_folder, "BEAT_SECONDS", 1000.0)
+def test_a_merge_beats_until_it_ends(bucket: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(new_folder, "BEAT_SECONDS", 0.01)
     new = NewFolder.open(bucket.root)
     new.begin([])
-    before = bucket.read(MERGE_RECORD)
-    new.beat()
-    assert bucket.read(MERGE_RECORD) == before
+    until = time.monotonic() + 60
+    while json.loads(bucket.read(MERGE_RECORD)).get("beats", 0) < 3:
+        assert time.monotonic() < until
 
+    new.finish({}, b"config")
+
+    record = bucket.read(MERGE_RECORD)
+    time.sleep(0.05)
+    assert bucket.read(MERGE_RECORD) == record
+    assert json.loads(record)["isComplete"] is True
+
+
+def test_a_merge_on_a_disk_has_a_lock_and_needs_no_beats(disk: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(new_folder, "BEAT_SECONDS", 0.0)
-    new.beat()
-    new.beat()
-    assert json.loads(bucket.read(MERGE_RECORD))["beats"] == 2
+    before = threading.active_count()
+    new = NewFolder.open(disk.root)
+    new.begin([])
+
+    assert threading.active_count() == before
+    new.discard()
 
 
 def test_a_merge_that_was_taken_for_dead_hears_of_it_and_touches_nothing(bucket: Store) -> None:
