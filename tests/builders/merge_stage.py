@@ -10,6 +10,7 @@ from tests.builders.checkpoints import publish
 from tests.builders.contexts import context_of
 from warpctl.spec.merge_method import Granularity, SlerpOrder
 from warpctl.spec.stage_input import InputArtifact, MergeTask, StageInput, StageKind
+from warpctl.spec.training import ServingCopy
 from warpctl.storage.artifact import Artifact
 from warpctl.storage.store import Store
 from warpctl.workers.merge import main
@@ -33,6 +34,7 @@ def merge_stage(
     granularity: Granularity = Granularity.LAYER,
     order: SlerpOrder = SlerpOrder.PAPER,
     liti_rate: str = "0.3",
+    serving_copy: ServingCopy = ServingCopy.NO_COPY,
     attempt: str = "a1",
 ) -> StageInput:
     """The stage input of one attempt."""
@@ -45,7 +47,7 @@ def merge_stage(
         run="test",
         storage=storage,
         inputs=tuple(inputs),
-        task=MergeTask(granularity=granularity, order=order, liti_rate=Decimal(liti_rate)),
+        task=MergeTask(granularity=granularity, order=order, liti_rate=Decimal(liti_rate), serving_copy=serving_copy),
     )
 
 

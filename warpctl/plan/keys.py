@@ -14,7 +14,7 @@ from typing import Any
 
 from warpctl.spec.base import UNLIMITED, SpecModel
 from warpctl.spec.models import CheckpointReward, FunctionReward, HeldOutSplit, HttpReward, Prompts, Reward
-from warpctl.spec.training import Merge, Training
+from warpctl.spec.training import Merge, ServingCopy, Training
 from warpctl.spec.warp_run import Evaluation
 
 Projection = Mapping[str, Any]
@@ -65,6 +65,8 @@ def rl_key(  # one argument per thing that changes the outcome
 def merge_key(*, algorithm_version: str, merge: Merge, init: str, members: Sequence[str]) -> str:
     """Key of a merge; the members' order is part of it, since SLERP of more than two depends on it."""
     settings = _settings(merge, ("granularity", "order", "liti_rate"))
+    if merge.serving_copy is not ServingCopy.NO_COPY:  # added later
+        settings |= _settings(merge, ("serving_copy",))
     return digest(
         {
             "kind": "merge",

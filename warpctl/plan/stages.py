@@ -253,7 +253,12 @@ class _Builder:
             init=self._identity(init.stage_id),
             members=[self._identity(member) for member in members],
         )
-        task = MergeTask(granularity=spec.merge.granularity, order=spec.merge.order, liti_rate=spec.merge.liti_rate)
+        task = MergeTask(
+            granularity=spec.merge.granularity,
+            order=spec.merge.order,
+            liti_rate=spec.merge.liti_rate,
+            serving_copy=spec.merge.serving_copy,
+        )
         inputs = (init, *(Input(f"member/{number}", member) for number, member in enumerate(members, start=1)))
         return Stage(merge_id(iteration), StageKind.MERGE, key, task, inputs, iteration=iteration)
 

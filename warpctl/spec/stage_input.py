@@ -9,16 +9,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from decimal import Decimal
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from warpctl.errors import FinalError
 from warpctl.spec.base import DecimalText, SpecModel
 from warpctl.spec.merge_method import Granularity, MergeMethod, SlerpOrder
 from warpctl.spec.models import Prompts, Reward
 from warpctl.spec.tracking import Tracking
-from warpctl.spec.training import Training
+from warpctl.spec.training import ServingCopy, Training
 from warpctl.spec.warp_run import Hypervolume
 
 ENVIRONMENT_VARIABLE = "WARPCTL_STAGE_INPUT"
@@ -78,13 +78,23 @@ class RlTask(SpecModel):
 class MergeTask(SpecModel):
     """SLERP of the members' task vectors from `init`, then LITI: inputs `init`, `member/1` ... `member/M`.
 
-    Publishes `merged/...` (the merged policy) and `next-init/...` in one artifact.
+    Publishes `merged/...` (the merged policy) and `next-init/...` in one artifact, and `serving/...` if it is wanted.
     """
 
     kind: Literal["merge"] = "merge"
     granularity: Granularity
     order: SlerpOrder
     liti_rate: DecimalText
+    serving_copy: ServingCopy = ServingCopy.NO_COPY
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Tasks without a serving copy look as they did before there was one."""
+        shown: dict[str, Any] = serialize(self)
+        if self.serving_copy is ServingCopy.NO_COPY:
+            shown.pop("servingCopy", None)
+            shown.pop("serving_copy", None)
+        return shown
 
     @property
     def method(self) -> MergeMethod:

@@ -31,6 +31,11 @@ class Precision(StrEnum):
     BFLOAT16 = "BFloat16"
 
 
+class ServingCopy(StrEnum):
+    NO_COPY = "NoCopy"
+    BFLOAT16 = "BFloat16"
+
+
 class Optimizer(SpecModel):
     """Adam, as in the paper; a fresh state for every RL run."""
 
@@ -176,3 +181,6 @@ class Merge(SpecModel):
     or Symmetric (every member weighs the same)."""
     liti_rate: Annotated[DecimalText, Ge(0), Le(1)] = Decimal("0.3")
     """eta: the next init is (1 - eta) init + eta merged (paper: 0.3); 0 keeps the init, 1 keeps the merged policy."""
+    serving_copy: ServingCopy = ServingCopy.NO_COPY
+    """BFloat16: each merge also publishes its merged policy in bfloat16, under serving/, for a server to load as it is; half the
+    size of the float32 one, each value rounded once. Nothing in the run reads it."""

@@ -4,7 +4,8 @@ One streaming pass over the weights (Algorithm 1, lines 12 and 13): for each gro
 products, then write the merged policy and the next init, both float32, each value rounded once. The policies are merged,
 never their EMAs. numpy and numba only. What fits the stage's memory is read once, a larger group twice, in parts.
 
-Publishes merged/ and next-init/ (each a whole model: weights, config, tokenizer) and merge.json. Of several shards, those
+Publishes merged/ and next-init/ (each a whole model: weights, config, tokenizer), serving/ if it is wanted (the merged policy
+in bfloat16, rounded once from float64), and merge.json. Of several shards, those
 that an earlier attempt finished are kept. It evaluates nothing.
 """
 
@@ -18,17 +19,19 @@ from warpctl.merging.record import merge_record
 from warpctl.spec.stage_input import InputArtifact, MergeTask, StageInput
 from warpctl.storage.artifact import Artifact, weights_prefix
 from warpctl.storage.file_names import CONFIG, MERGE_RECORD, is_weights
-from warpctl.storage.headers import MAX_SHARD_BYTES
+from warpctl.storage.headers import MAX_SHARD_BYTES, STORED_AS
 from warpctl.storage.publish import Publication
 from warpctl.storage.store import Store
 from warpctl.storage.tensors import Checkpoint
 from warpctl.workers.harness import Context, run
 from warpctl.workers.merge_memory import least_memory_bytes
-from warpctl.workers.merge_output import MERGED, NEXT_INIT, MergeOutput
+from warpctl.workers.merge_output import MergeOutput, Published, published_by
 from warpctl.workers.merge_reading import DEFAULT_MEMORY_BYTES, plan_groups
 from warpctl.workers.merge_sources import Source, Sources
 from warpctl.workers.merge_weights import merge_weights
 from warpctl.workers.model_config import config_with_dtype
+
+CALLED = {stored_as: dtype for dtype, stored_as in STORED_AS.items()}
 
 
 def main(context: Context, *, max_shard_bytes: int = MAX_SHARD_BYTES) -> None:
@@ -40,10 +43,12 @@ def main(context: Context, *, max_shard_bytes: int = MAX_SHARD_BYTES) -> None:
         context.log.warning(
             "stored by some inputs only, a copy of another tensor: left out", tensors=sources.tied_copies
         )
+    policies = published_by(task)
     output = MergeOutput(
         context.store,
         context.publication,
         context.stage_input,
+        policies,
         specs=sources.specs,
         max_shard_bytes=max_shard_bytes,
         rank=context.rank,
@@ -84,8 +89,8 @@ def main(context: Context, *, max_shard_bytes: int = MAX_SHARD_BYTES) -> None:
     settings = task.model_dump(mode="json", by_alias=True, exclude={"kind"})
     record = {"members": roles[1:], **settings, **merge_record(whole, tied_copies=sources.tied_copies)}
     init = sources.all[0].checkpoint
-    for prefix in (MERGED, NEXT_INIT):
-        copy_model_files(init, context.publication, prefix)
+    for policy in policies:
+        copy_model_files(init, context.publication, policy)
     context.publication.write_file(MERGE_RECORD, _json(record))
     context.report_progress(len(whole), len(whole), "groups")
     context.publication.commit(outcome=record["summary"], gpu_seconds=context.gpu_seconds())
@@ -117,16 +122,16 @@ def open_source(store: Store, artifact: InputArtifact) -> Source:
     return Source(artifact.role, checkpoint)
 
 
-def copy_model_files(init: Checkpoint, publication: Publication, prefix: str) -> None:
-    """Everything of the init but its weights: tokenizer, generation config, chat template, config (now float32)."""
+def copy_model_files(init: Checkpoint, publication: Publication, policy: Published) -> None:
+    """Everything of the init but its weights: tokenizer, generation config, chat template, config (with the policy's dtype)."""
     for name in init.artifact.names(init.prefix):
         file = name.removeprefix(init.prefix)
         if is_weights(file) or file == MERGE_RECORD:
             continue
         data = init.artifact.read(name)
-        publication.write_file(
-            prefix + file, config_with_dtype(data, "float32", source="init") if file == CONFIG else data
-        )
+        if file == CONFIG:
+            data = config_with_dtype(data, CALLED[policy.product.dtype], source="init")
+        publication.write_file(policy.prefix + file, data)
 
 
 def _json(value: Any) -> bytes:

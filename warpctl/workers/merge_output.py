@@ -1,6 +1,6 @@
-"""What a merge writes: the merged policy and the next init, side by side, resumable at shard boundaries.
+"""What a merge writes: merged policy, next init, and a copy for serving if it is wanted; side by side, resumable at shard boundaries.
 
-When both files of a shard are complete, a small resume state is left with this attempt: which inputs were read (by the
+When all files of a shard are complete, a small resume state is left with this attempt: which inputs were read (by the
 digest of their manifests), the files so far, the diagnostics so far. Another attempt, or another node, takes what was made
 from the very same inputs; from any other it takes nothing.
 """
@@ -21,9 +21,10 @@ from warpctl import artifacts
 from warpctl.merging.diagnostics import GroupDiagnostics
 from warpctl.merging.groups import Group
 from warpctl.merging.product import Product
-from warpctl.spec.stage_input import StageInput
+from warpctl.spec.stage_input import MergeTask, StageInput
+from warpctl.spec.training import ServingCopy
 from warpctl.storage.checkpoint_writer import CheckpointWriter
-from warpctl.storage.headers import TensorSpec, split_into_shards
+from warpctl.storage.headers import DTYPES, TensorSpec, split_into_shards
 from warpctl.storage.manifest import FileEntry, digest_of
 from warpctl.storage.parallel import finish_all
 from warpctl.storage.publish import Publication
@@ -31,44 +32,73 @@ from warpctl.storage.store import Store
 
 MERGED = "merged/"
 NEXT_INIT = "next-init/"
+SERVING = "serving/"
 STATE = "merge.json"
 
 Stored = npt.NDArray[Any]
 
 
+@dataclass(frozen=True)
+class Published:
+    """One policy that a merge publishes: where it lies, and what it is."""
+
+    prefix: str
+    product: Product
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes of a value."""
+        return DTYPES[self.product.dtype].itemsize
+
+
+def published_by(task: MergeTask) -> tuple[Published, ...]:
+    """What this merge publishes, in the order in which its kernels give it."""
+    always = Published(MERGED, Product("merged", "F32")), Published(NEXT_INIT, Product("next-init", "F32"))
+    serving = (Published(SERVING, Product("merged", "BF16")),)
+    return always + serving if task.serving_copy is ServingCopy.BFLOAT16 else always
+
+
 class MergeOutput:
-    """Two checkpoints of the same layout. Use it as a context manager, as CheckpointWriter.
+    """Checkpoints that are cut at the same tensors, so that their shards have the same names. Use it as a context manager, as CheckpointWriter.
 
     Of several nodes each writes shards of its own: node `rank` of `num_nodes` every one whose number is its rank, modulo.
     They do not speak with each other; what one has finished, the others see in its resume state.
     """
-
-    wanted: tuple[Product, ...] = (Product("merged", "F32"), Product("next-init", "F32"))
 
     def __init__(
         self,
         store: Store,
         publication: Publication,
         stage_input: StageInput,
+        policies: Sequence[Published],
         *,
         specs: Sequence[TensorSpec],
         max_shard_bytes: int,
         rank: int = 0,
         num_nodes: int = 1,
     ) -> None:
+        self.wanted = tuple(policy.product for policy in policies)
+        self._prefixes = tuple(policy.prefix for policy in policies)
         self._store = store
         self._stage_input = stage_input
         self._publication = publication
         self._shards = split_into_shards(specs, max_shard_bytes=max_shard_bytes)
         self._layout = digest_of(b"".join(shard.head for shard in self._shards))
-        kept = _Finished.load(store, stage_input, self._layout)
+        kept = self._finished()
         mine = {shard.file for shard in self._shards[rank::num_nodes] if not kept.has_shard(shard.file)}
         self.num_kept = sum(kept.has_shard(shard.file) for shard in self._shards)
         """Shards that earlier attempts, or other nodes, finished."""
         others = {shard.file for shard in self._shards} - mine
         self._writers = [
-            CheckpointWriter(publication, prefix=prefix, specs=specs, max_shard_bytes=max_shard_bytes, others=others)
-            for prefix in (MERGED, NEXT_INIT)
+            CheckpointWriter(
+                publication,
+                prefix=policy.prefix,
+                specs=specs,
+                dtype=policy.product.dtype,
+                max_shard_bytes=max_shard_bytes * policy.itemsize // DTYPES["F32"].itemsize,
+                others=others,
+            )
+            for policy in policies
         ]
         self._needed = {tensor.name for shard in self._shards if shard.file in mine for tensor in shard.tensors}
         self._num_saved = 0
@@ -87,11 +117,11 @@ class MergeOutput:
 
     def save_state(self, diagnostics: Sequence[GroupDiagnostics]) -> None:
         """Leave a resume state if shards were completed since the last one. Call it after each part, and at the end."""
-        closed = [file for file in self._writers[0].closed if file in self._writers[1].closed]
+        closed = [file for file in self._writers[0].closed if all(file in writer.closed for writer in self._writers)]
         if len(closed) == self._num_saved:
             return
         self._num_saved = len(closed)
-        entries = [self._receipt(prefix + file) for file in closed for prefix in (MERGED, NEXT_INIT)]
+        entries = [self._receipt(prefix + file) for file in closed for prefix in self._prefixes]
         state = {
             "inputs": _inputs(self._stage_input),
             "layout": self._layout,
@@ -104,15 +134,18 @@ class MergeOutput:
 
     def whole(self, groups: Sequence[Group]) -> list[GroupDiagnostics] | None:
         """Take all shards, whoever wrote them, into the publication; None while another node has some left."""
-        finished = _Finished.load(self._store, self._stage_input, self._layout)
+        finished = self._finished()
         if not all(finished.has_shard(shard.file) for shard in self._shards):
             return None
         own = set(self._writers[0].closed)
         for shard in self._shards:
             if shard.file not in own:
-                for prefix in (MERGED, NEXT_INIT):
+                for prefix in self._prefixes:
                     self._publication.adopt(finished.files[prefix + shard.file])
         return [finished.groups[group.name] for group in groups]
+
+    def _finished(self) -> _Finished:
+        return _Finished.load(self._store, self._stage_input, self._layout, self._prefixes)
 
     def _receipt(self, name: str) -> FileEntry:
         stage = self._stage_input
@@ -140,12 +173,13 @@ class _Finished:
 
     files: dict[str, FileEntry]
     groups: dict[str, GroupDiagnostics]
+    prefixes: tuple[str, ...]
 
     def has_shard(self, file: str) -> bool:
-        return MERGED + file in self.files and NEXT_INIT + file in self.files
+        return all(prefix + file in self.files for prefix in self.prefixes)
 
     @classmethod
-    def load(cls, store: Store, stage: StageInput, layout: str) -> Self:
+    def load(cls, store: Store, stage: StageInput, layout: str, prefixes: tuple[str, ...]) -> Self:
         """`layout` is a digest of the heads of all shards: files of the same names may hold other tensors."""
         files: dict[str, FileEntry] = {}
         groups: dict[str, GroupDiagnostics] = {}
@@ -160,7 +194,7 @@ class _Finished:
             if is_ours and all((stat := store.stat(entry.path)) and stat.size == entry.size for entry in entries):
                 files |= {entry.name: entry for entry in entries}
                 groups |= {group.group: group for group in found}
-        return cls(files, groups)
+        return cls(files, groups, prefixes)
 
 
 def _newest_states(store: Store, stage: StageInput) -> list[str]:

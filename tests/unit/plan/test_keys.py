@@ -103,6 +103,18 @@ def test_a_step_count_that_repeats_need_not_be_spelt_out() -> None:
     assert keys_of(a_run()) == keys_of(a_run(training={"steps": [10, 10]}))
 
 
+def test_a_merge_without_a_serving_copy_has_the_key_and_the_task_that_it_had_before_there_was_one() -> None:
+    graphs = [stages(run, imported(run)) for run in (a_run(), a_run(merge={"servingCopy": "BFloat16"}))]
+    without, with_copy = (graph.stages["merge/1"] for graph in graphs)
+
+    assert json.loads(without.task.model_dump_json(by_alias=True)) == {
+        "kind": "merge", "granularity": "Layer", "order": "Paper", "litiRate": "0.3"
+    }  # fmt: skip
+    assert json.loads(with_copy.task.model_dump_json(by_alias=True))["servingCopy"] == "BFloat16"
+    assert keys_of(a_run(merge={"servingCopy": "NoCopy"})) == keys_of(a_run())
+    assert without.key != with_copy.key
+
+
 def test_a_limit_that_is_unlimited_is_null_in_keys_as_it_was_before_it_had_a_word() -> None:
     run = a_run(training={"steps": [10], "maxKl": "Unlimited", "optimizer": {"maxGradNorm": "Unlimited"}})
     projection = training_projection(run.spec.training)
@@ -118,6 +130,7 @@ def guess_other(path: str, current: Any) -> Any:
         "spec.training.precision": "BFloat16",
         "spec.merge.granularity": "Tensor",
         "spec.merge.order": "Symmetric",
+        "spec.merge.servingCopy": "BFloat16",
         "spec.prompts.format": "Parquet",
         "spec.prompts.template": "Chat",
         "spec.prompts.longPrompts": "Cut",
