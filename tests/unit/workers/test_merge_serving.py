@@ -22,8 +22,9 @@ from warpctl.spec.stage_input import InputArtifact, StageInput, StageKind
 from warpctl.spec.training import Granularity, ServingCopy, SlerpOrder
 from warpctl.storage.artifact import Artifact
 from warpctl.storage.bfloat16 import float32_to_bfloat16
+from warpctl.storage.file_names import INDEX
 from warpctl.storage.gc import WEIGHTS, plan_gc, sweep
-from warpctl.storage.headers import INDEX, parse_header
+from warpctl.storage.headers import parse_header
 from warpctl.storage.store import Store
 from warpctl.storage.tensors import Checkpoint
 from warpctl.storage.wanted import Keep, Wanted, WantedStage, write_wanted
