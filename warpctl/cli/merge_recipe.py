@@ -57,7 +57,10 @@ def read_recipe(path: str) -> Recipe:
             _refuse(path, f"{name}: {_REASONS.get(name, 'is not a field that is known here')}")
     method = str(recipe.get("merge_method"))
     if method not in _PARAMETERS:
-        reason = "SLERP of full weights is nearly their average, SLERP here is that of task vectors (nuslerp with a base_model)"
+        reason = (
+            "SLERP of full weights is not done here; where their cosine is above 0.9995 it is linear with weights 1 - t and t, "
+            "and SLERP of task vectors is nuslerp with a base_model"
+        )
         _refuse(path, f"merge_method: {method}" + (f": {reason}" if method == "slerp" else " is not nuslerp or linear"))
     shared = _mapping(path, "parameters", recipe.get("parameters"))
     _check_parameters(path, method, shared)

@@ -72,7 +72,7 @@ def test_a_recipe_stands_for_options(tmp_path: Path, recipe: dict[str, Any], opt
 @pytest.mark.parametrize(
     ("recipe", "why"),
     [
-        (changed(NUSLERP, merge_method="slerp"), "merge_method: slerp: SLERP of full weights"),
+        (changed(NUSLERP, merge_method="slerp"), "merge_method: slerp: SLERP of full weights is not done here"),
         (changed(NUSLERP, merge_method="ties"), "merge_method: ties is not nuslerp or linear"),
         (changed(NUSLERP, base_model=None), "nuslerp without base_model"),
         (weighing(NUSLERP, 0.4, 0.6), "the two models must weigh the same"),
@@ -95,7 +95,7 @@ def test_a_recipe_stands_for_options(tmp_path: Path, recipe: dict[str, Any], opt
         (changed(LINEAR, base_model="init"), "base_model: must be one of the models"),
         (
             changed(NUSLERP, merge_method="slerp", parameters={"t": [{"filter": "mlp", "value": [0, 1]}]}),
-            "merge_method: slerp: SLERP of full weights",
+            "merge_method: slerp: SLERP of full weights is not done here",
         ),
         (changed(LINEAR, parameters={"normalize": False}), "parameters.normalize: False is not done here; True is"),
         (["merge"], "the recipe: must be a mapping"),
