@@ -1,7 +1,7 @@
 """Publishing and reading artifacts on every backend: damage is seen, zombies are harmless, collection spares what runs."""
 
-import functools
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -12,7 +12,6 @@ from warpctl.spec.stage_input import StageKind
 from warpctl.storage.artifact import Artifact
 from warpctl.storage.gc import plan_gc, sweep
 from warpctl.storage.manifest import CHUNK_BYTES
-from warpctl.storage.parallel import run_all
 from warpctl.storage.wanted import Wanted, WantedStage, write_wanted
 
 pytestmark = pytest.mark.integration
@@ -57,7 +56,8 @@ def test_files_of_several_parts_are_written_side_by_side(store, attempt):
             for _ in range(18):
                 file.write(pieces[number])
 
-    run_all([functools.partial(write, number) for number in range(3)], parallel=3)
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(write, range(3)))
     artifact = Artifact.load(store, KIND, KEY, digest=publication.commit().digest)
 
     assert [artifact.read(name) == pieces[number] * 18 for number, name in enumerate(artifact.names())] == [True] * 3
