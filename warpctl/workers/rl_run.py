@@ -66,7 +66,9 @@ def load_run(context: Context, task: RlTask) -> RlRun:
     accelerator = Accelerator(cpu=stage.resources.gpus == 0, mixed_precision=MIXED_PRECISION[training.precision])
     init, sft_input = stage.input("init"), stage.input("sft")
     policy, vocabulary = load_policy(Artifact.of(store, init), weights_prefix(init), device=accelerator.device)
-    sft, _ = load_policy(Artifact.of(store, sft_input), device=accelerator.device)
+    # the first iteration starts from the SFT policy: nobody reads it twice
+    is_sft = (init.key, init.manifest_digest) == (sft_input.key, sft_input.manifest_digest)
+    sft = copy.deepcopy(policy) if is_sft else load_policy(Artifact.of(store, sft_input), device=accelerator.device)[0]
     sft.requires_grad_(requires_grad=False)
     anchor = None
     if training.anchor is Anchor.EMA:

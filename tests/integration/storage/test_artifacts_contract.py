@@ -1,6 +1,7 @@
 """Publishing and reading artifacts on every backend: damage is seen, zombies are harmless, collection spares what runs."""
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -42,6 +43,24 @@ def test_what_was_published_is_read_back_verified(store, published, tmp_path):
     folder = artifact.download(tmp_path / "model")
     assert (folder / "config.json").read_bytes() == b'{"model_type": "gemma"}'
     assert (folder / "model.safetensors").stat().st_size == 17 * 2**20
+
+
+def test_files_of_several_parts_are_written_side_by_side(store, attempt):
+    publication = attempt(store, "attempt-1")
+    together = threading.Barrier(3, timeout=60)
+    pieces = [bytes([number]) * (2**20 + number) for number in range(3)]
+
+    def write(number):
+        with publication.open_file(f"model-{number}.safetensors") as file:
+            together.wait()
+            for _ in range(18):
+                file.write(pieces[number])
+
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(write, range(3)))
+    artifact = Artifact.load(store, KIND, KEY, digest=publication.commit().digest)
+
+    assert [artifact.read(name) == pieces[number] * 18 for number, name in enumerate(artifact.names())] == [True] * 3
 
 
 @pytest.mark.parametrize(

@@ -62,6 +62,27 @@ class TakesNotes:
         self.timing = record
 
 
+@pytest.mark.parametrize("is_sft", [True, False])
+def test_an_init_that_is_the_sft_policy_is_read_once_and_held_twice(storage, monkeypatch, is_sft):
+    stage = rl_stage(storage)
+    if is_sft:
+        sft, _, *others = stage.inputs
+        stage = stage.model_copy(update={"inputs": (sft, sft.model_copy(update={"role": "init"}), *others)})
+    read = []
+    monkeypatch.setattr(
+        "warpctl.workers.rl_run.load_policy", lambda *args, **named: read.append(1) or load_policy(*args, **named)
+    )
+
+    rl_run, _ = loaded_run(stage)
+
+    assert len(read) == (1 if is_sft else 2)
+    assert torch.equal(flat(rl_run.sft), flat(rl_run.policy))
+    policy, sft = (list(model.parameters()) for model in (rl_run.policy, rl_run.sft))
+    assert not {parameter.data_ptr() for parameter in policy} & {parameter.data_ptr() for parameter in sft}
+    assert all(parameter.requires_grad for parameter in policy)
+    assert not any(parameter.requires_grad for parameter in sft)
+
+
 def test_the_policy_is_published_and_never_the_anchor(storage):
     """Trap 1. With mu = 1/1000 the anchor has hardly moved from the init; what is published has."""
     stage = rl_stage(storage, settings=training(emaRate="0.001", resumeState={"everySteps": 1}))
