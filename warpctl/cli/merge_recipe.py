@@ -39,7 +39,7 @@ class Recipe:
     policies: tuple[str, ...]
     dtype: str
     linear_weights: tuple[float, ...] = ()
-    """Of each policy, in an average; the init weighs the rest of 1. None: SLERP."""
+    """Of each policy, in an average; the init weighs the rest of 1. (): SLERP."""
 
 
 def refuse_beside_recipe(given: Mapping[str, bool]) -> None:

@@ -13,16 +13,18 @@ import functools
 import hashlib
 import os
 import platform
+import signal
 import subprocess
 import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from warpctl.errors import FinalError
+from warpctl.errors import FinalError, RetryableError
 
 FOLDER = "WARPCTL_KERNELS"
 """Environment variable of the images: where their compiled kernels are."""
@@ -45,9 +47,9 @@ class Processor:
     flags: frozenset[str] = frozenset()
 
 
-_AVX2 = frozenset({"avx2", "bmi1", "bmi2", "f16c", "fma", "movbe"})
+_AVX2 = frozenset({"abm", "avx2", "bmi1", "bmi2", "f16c", "fma", "movbe"})
 _AVX512 = _AVX2 | {f"avx512{part}" for part in ("f", "bw", "cd", "dq", "vl")}
-# LLVM keeps to half of AVX-512's width of its own accord, which was a quarter slower here (docs/benchmarks.md).
+# LLVM keeps to half of AVX-512's width of its own accord, which took a quarter longer for inner products here.
 _X86_64 = (Processor("x86-64-v4", "-prefer-256-bit", _AVX512), Processor("x86-64-v3", "", _AVX2))
 PROCESSORS = _X86_64 if platform.machine() in ("x86_64", "AMD64") else (Processor("generic"),)
 """What images are built for, the best first."""
@@ -67,8 +69,9 @@ def kernel(name: str) -> Callable[..., None]:
     )
     with _LOCK:  # threads that come here at once must not each make an engine: the code of all but one would be freed
         address = _engine().get_function_address(name)
-    function = prototype(address)
-    return functools.partial(function, ctypes.addressof(_UNUSED), ctypes.addressof(_UNUSED) + 8)
+    if not address:
+        raise FinalError(f"the merge's compiled kernels have no {name}", hint="report this as a bug of warpctl")
+    return functools.partial(prototype(address), ctypes.addressof(_UNUSED), ctypes.addressof(_UNUSED) + 8)
 
 
 @functools.cache
@@ -100,11 +103,14 @@ def _code(processor: Processor) -> bytes:
 
 
 def file_name(processor: Processor) -> str:
-    """Named by what it was compiled from."""
-    sources = hashlib.sha256()
-    for path in (*sorted(_LOOPS.glob("*.py")), _LOOPS.parent / "task_vector.py", _LOOPS.parent / "kernels.py"):
-        sources.update(path.read_bytes())
-    return f"kernels-{processor.name}-{sources.hexdigest()[:16]}.bin"
+    """Named by what it was compiled from, by what, and for what: one folder may serve several machines."""
+    found = hashlib.sha256()
+    here = Path(__file__)
+    for path in (*sorted(_LOOPS.glob("*.py")), here, here.with_name("task_vector.py"), here.with_name("kernels.py")):
+        found.update(path.read_bytes())
+    compiler = [f"{name} {version(name)}" for name in ("numba", "llvmlite")]
+    found.update(repr((sys.platform, platform.machine(), processor.features, compiler)).encode())
+    return f"kernels-{processor.name}-{found.hexdigest()[:16]}.bin"
 
 
 def compile_for(processor: Processor) -> bytes:
@@ -115,7 +121,7 @@ def compile_for(processor: Processor) -> bytes:
         "NUMBA_CPU_NAME": processor.name,
         "NUMBA_CPU_FEATURES": processor.features,
         "NUMBA_DISABLE_JIT": "0",
-        "PYTHONPATH": os.pathsep.join(filter(None, (package, os.environ.get("PYTHONPATH")))),
+        "PYTHONPATH": os.pathsep.join(filter(None, (os.environ.get("PYTHONPATH"), package))),
     }
     with tempfile.TemporaryDirectory(prefix="warpctl-kernels-") as folder:
         target = Path(folder) / "kernels.o"
@@ -123,6 +129,11 @@ def compile_for(processor: Processor) -> bytes:
         done = subprocess.run(
             command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
         )
+        if done.returncode == -signal.SIGKILL:
+            raise RetryableError(
+                "compiling the merge's kernels was killed",
+                hint="it takes 300 MiB of memory once; images bring them compiled",
+            )
         if done.returncode:
             last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
             raise FinalError(
@@ -138,6 +149,7 @@ def write(path: Path, code: bytes) -> None:
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".kernels-")
     try:
         with os.fdopen(descriptor, "wb") as file:
+            os.fchmod(descriptor, 0o644)  # an image's pods are not the user that built it
             file.write(hashlib.sha256(code).digest() + code)
         Path(temporary).replace(path)
     except BaseException:
@@ -148,6 +160,8 @@ def write(path: Path, code: bytes) -> None:
 def _read(path: Path) -> bytes | None:
     """None when it is not there, or not what was written: it would not end in an error but in nonsense."""
     with contextlib.suppress(OSError):
+        if path.stat().st_uid not in (0, os.geteuid()):
+            return None  # somebody else's code
         data = path.read_bytes()
         digest, code = data[:_DIGEST_BYTES], data[_DIGEST_BYTES:]
         if hashlib.sha256(code).digest() == digest:
@@ -161,7 +175,8 @@ def _folders() -> Iterator[Path]:
         yield Path(built)
     yield _LOOPS / "__pycache__"
     with contextlib.suppress(RuntimeError):  # a pod's uid without a home
-        yield Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "warpctl" / "kernels"
+        given = Path(os.environ.get("XDG_CACHE_HOME", ""))
+        yield (given if given.is_absolute() else Path.home() / ".cache") / "warpctl" / "kernels"
 
 
 def _flags() -> frozenset[str]:

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from warpctl.merging import compiled_code
-from warpctl.merging.task_vector import LANES
+from warpctl.merging.task_vector import BLOCK_ELEMENTS, LANES
 
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
@@ -54,11 +54,20 @@ class Rounded(NamedTuple):
     bfloat16_N: UInt16
 
 
+def prepare() -> None:
+    """Load the kernels, and compile them if need be."""
+    for name in compiled_code.ARGUMENTS:
+        compiled_code.kernel(name)
+
+
 def inner_products(inputs: Inputs, elements: slice, products_BKK: Float64) -> None:
     """task_vector.inner_products of consecutive blocks, to the bit. `elements` begin with a block; B is their number of blocks."""
     num_vectors = inputs.kinds_K.size
-    if products_BKK.shape[1:] != (num_vectors, num_vectors) or not products_BKK.flags.c_contiguous:
-        raise ValueError(f"products of shape {products_BKK.shape} for {num_vectors} inputs")
+    _check_within(inputs, elements)
+    num_blocks = max(-(-(elements.stop - elements.start) // BLOCK_ELEMENTS), 1)
+    wanted = np.dtype(np.float64), (num_blocks, num_vectors, num_vectors)
+    if (products_BKK.dtype, products_BKK.shape) != wanted or not products_BKK.flags.c_contiguous:
+        raise ValueError(f"products of shape {products_BKK.shape} for {num_vectors} inputs and {num_blocks} blocks")
     scratch = _scratch(1 + num_vectors + num_vectors * (num_vectors + 1) // 2)
     compiled_code.kernel("inner_products")(
         _address(inputs.kinds_K),
@@ -85,6 +94,7 @@ def combine(
 
     FloatingPointError when a value that is wanted is not finite in its type.
     """
+    _check_within(inputs, elements)
     factors_K = np.array([1.0 - math.fsum(slerp_weights_M), *slerp_weights_M])
     if factors_K.size != inputs.kinds_K.size:
         raise ValueError(f"{factors_K.size - 1} weights for {inputs.kinds_K.size - 1} members")
@@ -112,6 +122,11 @@ def combine(
     )
     if not is_finite[0]:
         raise FloatingPointError("beyond the range of its type")
+
+
+def _check_within(inputs: Inputs, elements: slice) -> None:
+    if not 0 <= elements.start <= elements.stop <= inputs.size:
+        raise ValueError(f"elements {elements.start} to {elements.stop} of {inputs.size}")
 
 
 def _scratch(num_pieces: int) -> npt.NDArray[np.uint8]:

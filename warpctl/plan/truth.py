@@ -67,11 +67,12 @@ def judge(key: str, observed: Observed, policy: Retry, now: datetime) -> Judgeme
 
 
 def _as_it_ended_without_marker(attempt: Attempt) -> Attempt:
-    if attempt.state is not AttemptState.COMPLETE or not attempt.is_shared_out:
+    is_lost = attempt.state is AttemptState.COMPLETE and not attempt.is_stopping and not attempt.is_foreign
+    if not (is_lost and attempt.is_shared_out):
         return attempt
     message = (
-        f"all nodes of attempt {attempt.number} ended with exit code 0 and none has published: "
-        "the store did not list the files of the others in time"
+        f"all nodes of attempt {attempt.number} ended with exit code 0 and its artifact is not there: "
+        "perhaps the store did not list the files of the others in time"
     )
     return replace(attempt, state=AttemptState.FAILED, failure=FailureClass.INFRASTRUCTURE, message=message)
 

@@ -1,40 +1,54 @@
-"""A lock on a folder of this machine's disks: it is held as long as its process lives, and leaves nothing behind."""
+"""A lock on a folder: a file in it that no listing shows, locked as long as its process lives. NFS locks files, too, not folders."""
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
 import os
+import time
 from pathlib import Path
-from typing import Self
+from typing import Final, Self
+
+from warpctl.storage.backend import TEMPORARY_PREFIX
+
+LOCK: Final = f"{TEMPORARY_PREFIX}lock"
+_LOOKED_AT_SECONDS = 0.05
+"""Who only looks whether a folder is locked has its lock for less."""
 
 
 class FolderLock:
     """An exclusive lock that is held."""
 
-    def __init__(self, descriptor: int) -> None:
+    def __init__(self, path: Path, descriptor: int) -> None:
+        self._path = path
         self._descriptor = descriptor
 
     @classmethod
     def take(cls, folder: Path) -> Self | None:
-        """Make the folder and lock it; BlockingIOError when somebody else has it, None where folders cannot be locked."""
+        """Make the folder and lock it; BlockingIOError when somebody else has it, None where files cannot be locked."""
+        path = folder / LOCK
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(folder, os.O_RDONLY)
+            while True:
+                descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+                try:
+                    _lock(descriptor)
+                    if _is_same(path, descriptor):  # else its last holder has just removed it
+                        return cls(path, descriptor)
+                except BaseException:
+                    os.close(descriptor)
+                    raise
+                os.close(descriptor)
+        except BlockingIOError:
+            raise
         except OSError:
             return None  # whatever is wrong there: who writes will say it better
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            os.close(descriptor)
-            if isinstance(error, BlockingIOError):
-                raise
-            return None
-        return cls(descriptor)
 
     def release(self) -> None:
         """Once or more often."""
         if self._descriptor >= 0:
+            with contextlib.suppress(OSError):
+                self._path.unlink()
             os.close(self._descriptor)
             self._descriptor = -1
 
@@ -42,11 +56,26 @@ class FolderLock:
 def is_locked(folder: Path) -> bool:
     """Whether somebody holds the lock of a folder, which must not be us."""
     with contextlib.suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
+        descriptor = os.open(folder / LOCK, os.O_RDWR)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return True
         finally:
             os.close(descriptor)
     return False
+
+
+def _lock(descriptor: int) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        time.sleep(_LOOKED_AT_SECONDS)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _is_same(path: Path, descriptor: int) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False

@@ -130,7 +130,8 @@ class _SentEarly:
         if self._written - self._sent >= _SENT_BYTES and hasattr(os, "posix_fadvise"):
             self._file.flush()
             # "Not needed" has Linux begin to write dirty pages, without waiting; those stay in memory until they are clean.
-            os.posix_fadvise(self._file.fileno(), self._sent, self._written - self._sent, os.POSIX_FADV_DONTNEED)
+            with contextlib.suppress(OSError):  # a hint that some file systems do not take
+                os.posix_fadvise(self._file.fileno(), self._sent, self._written - self._sent, os.POSIX_FADV_DONTNEED)
             self._sent = self._written
         return num_bytes
 

@@ -18,7 +18,7 @@ from typing import Any, Self
 from warpctl.errors import UserError, WarpctlError
 from warpctl.storage.backend import FileStat, Sink
 from warpctl.storage.file_names import CONFIG, INDEX, MERGE_RECORD
-from warpctl.storage.folder_lock import FolderLock, is_locked
+from warpctl.storage.folder_lock import LOCK, FolderLock, is_locked
 from warpctl.storage.plain_folder import OnBytes, untold
 from warpctl.storage.store import Store
 
@@ -65,7 +65,7 @@ class NewFolder:
                 + (f" and {len(others) - 1} more" if len(others) > 1 else ""),
                 hint="name a new folder; nothing is ever overwritten",
             )
-        leftovers = store.leftovers("") if found else []
+        leftovers = [file for file in store.leftovers("") if file.path != LOCK] if found else []
         new = cls(store, [*files, *leftovers], on_bytes=on_bytes)
         path = new.local_path()
         if files and path is not None and is_locked(path):
@@ -165,7 +165,7 @@ class NewFolder:
 
     def _keep_beating(self) -> None:
         while not self._has_ended.wait(BEAT_SECONDS):
-            with contextlib.suppress(WarpctlError):  # who was taken for dead hears of it at the next file
+            with contextlib.suppress(Exception):  # who was taken for dead hears of it at the next file
                 self.beat()
 
     def _stop_beating(self) -> None:

@@ -24,23 +24,23 @@ def run_all(jobs: Sequence[Callable[[], object]], *, parallel: int) -> None:
         for job in jobs:
             job()
         return
-    running = [_pool(parallel).submit(job) for job in jobs]
-    try:
-        wait(running, return_when=FIRST_EXCEPTION)
-    finally:
-        for future in running:
-            future.cancel()
-        wait(running)
-    for future in running:
-        if not future.cancelled():
-            future.result()
+    finish_all([_pool(parallel).submit(job) for job in jobs])
 
 
 def finish_all(futures: Sequence[Future[Any]]) -> None:
-    """Wait for all of them, then raise the error of the first that has one."""
-    wait(futures)
+    """Wait for all of them, then raise the error of the first that has one; after an error nothing more is started.
+
+    Also when waiting is interrupted, none of them runs any more when this returns.
+    """
+    try:
+        wait(futures, return_when=FIRST_EXCEPTION)
+    finally:
+        for future in futures:
+            future.cancel()
+        wait(futures)
     for future in futures:
-        future.result()
+        if not future.cancelled():
+            future.result()
 
 
 @functools.cache

@@ -23,7 +23,7 @@ from warpctl.errors import EXIT_DONE, EXIT_RETRYABLE, InputError, WarpctlError
 from warpctl.spec.base import DecimalText, SpecModel
 from warpctl.spec.stage_input import InputArtifact
 from warpctl.storage.artifact import Artifact
-from warpctl.storage.file_names import CONFIG
+from warpctl.storage.file_names import CONFIG, MERGE_RECORD
 from warpctl.storage.store import Store
 from warpctl.storage.tensors import Checkpoint
 from warpctl.workers.export_weights import Report, write_weights
@@ -34,7 +34,7 @@ RECORD = "warpctl-export.json"
 SPEC = "warprun.yaml"
 FRONT = "front.json"
 HUB_SCHEME = "hf://"
-_NOT_OF_THE_MODEL = frozenset({"merge.json", "metrics.jsonl", "README.md"})
+_NOT_OF_THE_MODEL = frozenset({MERGE_RECORD, "metrics.jsonl", "README.md"})
 _TOKENIZER_FILES = frozenset(
     {"tokenizer.json", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "vocab.json", "vocab.txt"}
 )

@@ -94,6 +94,7 @@ class MergeArithmetic:
         return [self._threads.submit(work, share) for share in _slices(elements, SHARE_ELEMENTS)]
 
     def __enter__(self) -> Self:
+        kernels.prepare()  # once, and not by each thread: a compiler that fails has failed for all
         return self
 
     def __exit__(

@@ -20,7 +20,9 @@ from warpctl.storage.checkpoint_writer import CheckpointWriter
 from warpctl.storage.headers import STORED_AS
 from warpctl.storage.new_folder import NewFolder
 from warpctl.storage.parallel import finish_all
+from warpctl.workers.merge_linear import merge_linear
 from warpctl.workers.merge_plan import MergePlan, MergeRequest
+from warpctl.workers.merge_weights import merge_weights
 
 Stored = npt.NDArray[Any]
 
@@ -48,10 +50,6 @@ def merge_folders(plan: MergePlan, *, on_group: Callable[[int, int], None]) -> l
 
 
 def _write(plan: MergePlan, on_group: Callable[[int, int], None]) -> list[GroupDiagnostics]:
-    # Their kernels take a second to load.
-    from warpctl.workers.merge_linear import merge_linear
-    from warpctl.workers.merge_weights import merge_weights
-
     request, init = plan.request, plan.folders[0]
     for name in plan.copied:
         data = init.read(name)

@@ -9,7 +9,7 @@ import numpy as np
 from warpctl.workers.merge_arithmetic import MergeArithmetic
 from warpctl.workers.merge_reading import GroupPlan, Reader, loads_of, weights_bytes
 from warpctl.workers.merge_sources import Sources
-from warpctl.workers.merge_weights import BeyondRangeError, Output
+from warpctl.workers.merge_weights import BeyondRangeError, Output, types_of
 
 
 def merge_linear(
@@ -42,10 +42,6 @@ def merge_linear(
                         except FloatingPointError as error:
                             sources.refuse_not_finite(name)
                             raise BeyondRangeError(
-                                f"averaging tensor {name} gives values beyond {_type(output)}",
+                                f"averaging tensor {name} gives values beyond {types_of(output.wanted)}",
                                 hint="the inputs are close to its limit of 3.4e38",
                             ) from error
-
-
-def _type(output: Output) -> str:
-    return "bfloat16" if output.wanted[0].dtype == "BF16" else "float32"

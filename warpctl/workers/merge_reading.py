@@ -109,7 +109,7 @@ class _Ring:
     """Buffers within one piece of memory, given back in the order in which they were taken."""
 
     def __init__(self, size: int) -> None:
-        self.bytes: Buffer = np.empty(size, np.uint8)
+        self.bytes: Buffer = np.empty(size + -size % _ALIGNMENT, np.uint8)
         self._taken: deque[slice] = deque()
 
     def take(self, num_bytes: int) -> slice | None:

@@ -129,10 +129,11 @@ class _Merging:
                     self.output.append(name, values)
             except FloatingPointError as error:
                 raise BeyondRangeError(
-                    f"merging tensor {name} gives values beyond {_types(self.output.wanted)}",
+                    f"merging tensor {name} gives values beyond {types_of(self.output.wanted)}",
                     hint="the inputs are close to its limit of 3.4e38, or the LITI rate is far beyond 1",
                 ) from error
 
 
-def _types(wanted: Sequence[Product]) -> str:
+def types_of(wanted: Sequence[Product]) -> str:
+    """The narrowest, as people call it."""
     return "bfloat16" if any(product.dtype == "BF16" for product in wanted) else "float32"

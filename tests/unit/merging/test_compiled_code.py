@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from warpctl.errors import FinalError
+from warpctl.errors import FinalError, RetryableError
 from warpctl.merging import compiled_code
 from warpctl.merging.compiled_code import PROCESSORS, Processor, file_name, this_processor
 
@@ -167,3 +167,34 @@ def test_a_compiler_that_fails_is_told_of_in_one_line(monkeypatch: pytest.Monkey
     with pytest.raises(FinalError, match=r"cannot be compiled for no-such-processor: .") as raised:
         compiled_code.compile_for(Processor("no-such-processor", "+no,such"))
     assert "\n" not in raised.value.message
+
+
+def test_what_is_built_by_one_user_may_be_read_by_another(built: Path) -> None:
+    assert [oct(path.stat().st_mode & 0o777) for path in built.iterdir()] == ["0o644"]
+
+
+def test_what_somebody_else_has_put_there_is_not_run(built: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (file,) = built.iterdir()
+    assert compiled_code._read(file)
+    monkeypatch.setattr(os, "geteuid", lambda: file.stat().st_uid + 1)
+    os.chown(file, 12345, -1) if os.getuid() == 0 else None
+    assert compiled_code._read(file) is None
+
+
+def test_code_is_named_by_the_machine_and_the_compiler_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    processor = this_processor()
+    names = {file_name(processor), file_name(Processor(processor.name, "+more"))}
+    with monkeypatch.context() as patch:
+        patch.setattr(compiled_code.sys, "platform", "other")
+        names.add(file_name(processor))
+    with monkeypatch.context() as patch:
+        patch.setattr(compiled_code, "version", lambda _: "0.0")
+        names.add(file_name(processor))
+    assert len(names) == 4
+
+
+def test_a_compiler_that_was_killed_may_have_better_luck_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    killed = subprocess.CompletedProcess([], -9, "", "")
+    monkeypatch.setattr(compiled_code.subprocess, "run", lambda *_, **__: killed)
+    with pytest.raises(RetryableError, match="was killed"):
+        compiled_code.compile_for(this_processor())

@@ -71,7 +71,7 @@ def test_several_nodes_none_of_which_saw_the_parts_of_all_are_a_failure_of_the_p
     waiting = judge(KEY, observed, POLICY, EPOCH)
     assert (waiting.verdict, waiting.number) == (Verdict.BACKING_OFF, 3)
     assert waiting.retry_at == EPOCH + timedelta(seconds=20)
-    assert "all nodes of attempt 2 ended with exit code 0 and none has published" in waiting.message
+    assert "all nodes of attempt 2 ended with exit code 0 and its artifact is not there" in waiting.message
     assert judge(KEY, observed, POLICY, EPOCH + timedelta(seconds=20)).verdict is Verdict.MAY_START
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from warpctl.errors import FinalError
+from warpctl.merging import compiled_code
 from warpctl.merging.task_vector import BLOCK_ELEMENTS
 from warpctl.storage.bfloat16 import float32_to_bfloat16
 from warpctl.workers.merge_arithmetic import BATCH_ELEMENTS, MergeArithmetic, Product
@@ -50,3 +52,16 @@ def test_a_value_beyond_its_type_is_refused_and_the_next_tensor_is_merged():
             list(arithmetic.combine(bad, FACTORS, liti_rate=0.3))
         found = next(arithmetic.combine(STORED, FACTORS, liti_rate=0.3))
         assert found[0].tobytes() == combination(EVERY, 1)[0][:BATCH_ELEMENTS].tobytes()
+
+
+def test_a_compiler_that_fails_is_asked_once(monkeypatch):
+    asked = []
+
+    def fails(name):
+        asked.append(name)
+        raise FinalError("no compiler", hint="none")
+
+    monkeypatch.setattr(compiled_code, "kernel", fails)
+    with pytest.raises(FinalError, match="no compiler"):
+        MergeArithmetic([], num_threads=2).__enter__()
+    assert len(asked) == 1

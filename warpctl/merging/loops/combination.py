@@ -1,6 +1,6 @@
 """Merged policy and next init of a stretch of elements, each rounded once: liti.py to the bit."""
 
-# ruff: noqa: PLR0917  # loops over loops; numba's signatures know positions only
+# ruff: noqa: PLR0917  # numba's signatures know positions only
 
 from __future__ import annotations
 

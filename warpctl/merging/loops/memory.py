@@ -3,8 +3,6 @@
 Loops over these are made vectors of by LLVM; nothing is contracted or reordered, so that all processors give the same bits.
 """
 
-# loops over loops; numba's signatures know positions only
-
 from __future__ import annotations
 
 from collections.abc import Callable

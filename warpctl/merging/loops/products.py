@@ -4,7 +4,7 @@ A block is worked on in pieces. Their float64 and the lanes of each pair of vect
 are stored as their init, whole pieces never leave the registers.
 """
 
-# ruff: noqa: PLR0917  # loops over loops; numba's signatures know positions only
+# ruff: noqa: PLR0917  # numba's signatures know positions only
 
 from __future__ import annotations
 
