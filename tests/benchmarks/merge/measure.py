@@ -63,7 +63,7 @@ def measured(command: Sequence[str | Path], *, output: Path | None, environment:
         _, status, usage = os.wait4(process.pid, 0)
         ended = time.perf_counter() - start
         process.returncode = os.waitstatus_to_exitcode(status)
-        if output is not None:
+        if output is not None and process.returncode == 0:
             sync(output)
         synced = time.perf_counter() - start
         file.seek(0)
