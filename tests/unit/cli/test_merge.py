@@ -19,8 +19,8 @@ from warpctl.cli.main import run_command
 from warpctl.storage.local_files import LocalFiles
 from warpctl.storage.plain_folder import PlainFolder
 from warpctl.storage.tensors import Checkpoint
-from warpctl.workers import merge_reading
 from warpctl.workers import merge_folders as merging
+from warpctl.workers import merge_reading
 
 INIT = random_weights(0)
 MODELS = {"init": INIT, "one": moved(INIT, 1), "two": moved(INIT, 2)}
