@@ -114,6 +114,16 @@ class Artifact:
             jobs.append(functools.partial(self._fill_whole if is_whole else self._fill_part, entry, index, low, piece))
         run_all(jobs, parallel=self._store.parallel_reads)
 
+    def view(self, name: str, start: int, end: int) -> memoryview | None:  # noqa: ARG002
+        """None: what is verified must not change any more, so it is a copy."""
+        return None
+
+    def forget(self, name: str, start: int, end: int) -> None:
+        """There are no views."""
+
+    def check_leases(self) -> None:
+        """There are no views."""
+
     def download(self, folder: Path, *, prefix: str = "") -> Path:
         """Verified copies of the files under `prefix`, the prefix cut off; hard links where store and folder share a disk.
 

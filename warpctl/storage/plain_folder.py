@@ -11,6 +11,7 @@ from typing import Self
 
 from warpctl.errors import InputError
 from warpctl.storage.backend import FileStat
+from warpctl.storage.mapped_file import MappedFile
 from warpctl.storage.parallel import run_all
 from warpctl.storage.store import Store
 from warpctl.storage.uploads import PART_BYTES
@@ -32,6 +33,7 @@ class PlainFolder:
         self._files = files
         self._on_bytes = on_bytes
         self._used: set[str] = set()
+        self._mapped: dict[str, MappedFile | None] = {}
 
     @classmethod
     def open(cls, uri: str, *, on_bytes: OnBytes = untold) -> Self:
@@ -88,6 +90,40 @@ class PlainFolder:
 
         jobs = [functools.partial(fill, part) for part in range(0, end - start, PART_BYTES)]
         run_all(jobs, parallel=self._store.parallel_reads)
+
+    def view(self, name: str, start: int, end: int) -> memoryview | None:
+        """The bytes of that range as they lie in the page cache, soon to be read from the disk; None where they must be read."""
+        if name not in self._mapped:
+            path = self._store.local_path(name)
+            self._mapped[name] = MappedFile.open(path) if path is not None else None
+            if self._mapped[name] is not None:
+                self._used.add(name)
+                if self._store.stat(name) != self.entry(name):
+                    raise self._changed(name)
+        file = self._mapped[name]
+        if file is None:
+            return None
+        file.prepare(start, end)
+        self._on_bytes(end - start)
+        return file.view(start, end)
+
+    def forget(self, name: str, start: int, end: int) -> None:
+        """The view of that range is not used any more."""
+        if (file := self._mapped[name]) is not None:
+            file.forget(start, end)
+
+    def check_leases(self) -> None:
+        """InputError names a file that somebody is about to write to while we have views of it."""
+        for name, file in tuple(self._mapped.items()):  # another thread may map one more
+            if file is not None and not file.is_leased():
+                raise self._changed(name)
+
+    def close(self) -> None:
+        """Give up all views: who waits for writing to a file goes on."""
+        for file in self._mapped.values():
+            if file is not None:
+                file.close()
+        self._mapped.clear()
 
     def check_unchanged(self) -> None:
         """InputError names a file that was read and that has another size or time now."""

@@ -54,6 +54,16 @@ class Files(Protocol):
         """Fill `target`, which has `end - start` bytes, with that range."""
         ...
 
+    def view(self, name: str, start: int, end: int) -> memoryview | None:
+        """Those bytes without a copy, until `forget`; None where they must be read."""
+        ...
+
+    def forget(self, name: str, start: int, end: int) -> None: ...
+
+    def check_leases(self) -> None:
+        """InputError when the bytes of a view may soon be others."""
+        ...
+
 
 @dataclass(frozen=True)
 class Checkpoint:
@@ -90,9 +100,7 @@ class Checkpoint:
 
     def read_part(self, name: str, elements: slice) -> Stored:
         """Some elements of the flattened tensor, in its stored type."""
-        tensor = self.tensors[name]
-        itemsize = DTYPES[tensor.dtype].itemsize
-        start, end = tensor.start + elements.start * itemsize, tensor.start + elements.stop * itemsize
+        tensor, start, end = self._place(name, elements)
         return as_stored(self.artifact.read_range(tensor.file, start, end), tensor.dtype)
 
     def part_bytes(self, name: str, elements: slice) -> int:
@@ -105,6 +113,24 @@ class Checkpoint:
         start = tensor.start + elements.start * DTYPES[tensor.dtype].itemsize
         self.artifact.read_into(tensor.file, start, start + buffer.nbytes, buffer)
         return as_stored(buffer.toreadonly(), tensor.dtype)
+
+    def view(self, name: str, elements: slice | None) -> Stored | None:
+        """A flattened tensor, or some elements of it, without a copy and until `forget`; None where they must be read."""
+        tensor, start, end = self._place(name, elements)
+        data = self.artifact.view(tensor.file, start, end)
+        return None if data is None else as_stored(data, tensor.dtype)
+
+    def forget(self, name: str, elements: slice | None) -> None:
+        """A view is not used any more."""
+        tensor, start, end = self._place(name, elements)
+        self.artifact.forget(tensor.file, start, end)
+
+    def _place(self, name: str, elements: slice | None) -> tuple[TensorInfo, int, int]:
+        tensor = self.tensors[name]
+        if elements is None:
+            return tensor, tensor.start, tensor.end
+        itemsize = DTYPES[tensor.dtype].itemsize
+        return tensor, tensor.start + elements.start * itemsize, tensor.start + elements.stop * itemsize
 
     def flat_bytes(self, names: Iterable[str]) -> int:
         """Size of the buffer that read_flat_into needs for these tensors."""

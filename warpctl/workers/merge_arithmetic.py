@@ -18,9 +18,9 @@ from warpctl.storage.parallel import cores_of_this_process, finish_all
 
 MAX_THREADS = 8
 """More do not help: memory and the store are slower than that."""
-SHARE_ELEMENTS = 8 * BLOCK_ELEMENTS
+SHARE_ELEMENTS = 16 * BLOCK_ELEMENTS
 """Given to a thread at a time."""
-BATCH_ELEMENTS = 4 * SHARE_ELEMENTS
+BATCH_ELEMENTS = 2 * SHARE_ELEMENTS
 """Combined before they are handed on; two batches of each product are held, 4 MiB each as float32."""
 
 Float64 = npt.NDArray[np.float64]

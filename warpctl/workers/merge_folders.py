@@ -46,6 +46,9 @@ def merge_folders(plan: MergePlan, *, on_group: Callable[[int, int], None]) -> l
             hint = "that checkpoint cannot be merged; take an earlier one" if is_of_input else error.hint
             raise InputError(error.message, hint=hint) from error
         raise
+    finally:
+        for folder in plan.folders:
+            folder.close()
     return diagnostics
 
 

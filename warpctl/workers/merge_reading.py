@@ -152,10 +152,19 @@ class Reader:
         if planned is not load:
             raise ValueError(f"{load.tensors} is not the next load, {planned.tensors} is")
         try:
-            yield weights.result()
+            found = weights.result()
+            for source in self._sources.all:
+                source.checkpoint.artifact.check_leases()
+            yield found
         finally:
+            self._forget(planned)
             self._buffers.give_back(place)
             self._read_ahead()
+
+    def _forget(self, load: Load) -> None:
+        for source in self._sources.all:
+            for name in load.tensors:
+                source.checkpoint.forget(name, load.elements)
 
     def _read_ahead(self) -> None:
         while self._next is not None and len(self._pending) < LOADS_AHEAD:
@@ -180,6 +189,12 @@ def _read(sources: Sources, load: Load, buffer: Buffer) -> dict[str, list[Stored
     room = buffer.data
     for source in sources.all:
         checkpoint = source.checkpoint
+        views = [(name, checkpoint.view(name, load.elements)) for name in load.tensors]
+        seen = [(name, view) for name, view in views if view is not None]
+        if len(seen) == len(views):
+            for name, view in seen:
+                weights[name].append(view)
+            continue
         if load.elements is None:
             size = checkpoint.flat_bytes(load.tensors)
             for name, stored_N in checkpoint.read_flat_into(load.tensors, room[:size]).items():

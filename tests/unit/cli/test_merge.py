@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -163,7 +165,8 @@ def test_an_input_that_changes_while_it_is_read_leaves_nothing(models: Place, wa
 
     def meanwhile(*arguments, **options):
         done = real(*arguments, **options)
-        write_folder(models.folder / "one", model_files(MODELS["two"]))
+        write_folder(models.folder / "newer", model_files(MODELS["two"]))
+        (models.folder / "newer" / "model.safetensors").replace(models.folder / "one" / "model.safetensors")
         return done
 
     monkeypatch.setattr(merging, "merge_weights", meanwhile)
@@ -172,6 +175,35 @@ def test_an_input_that_changes_while_it_is_read_leaves_nothing(models: Place, wa
 
     assert said.code == 2
     assert "/one/model.safetensors changed while it was read" in said.err
+    assert not list((models.folder / "out").glob("*"))
+
+
+def test_an_input_that_somebody_would_cut_off_is_kept_whole_until_the_merge_has_ended(
+    models: Place, warpctl, monkeypatch
+) -> None:
+    """A mapped file that shrinks would end the process with SIGBUS."""
+    victim = models.folder / "one" / "model.safetensors"
+    whole, take, writers = victim.stat().st_size, merge_reading.Reader.take, []
+
+    def meanwhile(reader, load):
+        one = reader._sources.all[1].checkpoint
+        if one.view(load.tensors[0], load.elements) is None:
+            pytest.skip("no leases on this file system")
+        writers.append(threading.Thread(target=os.truncate, args=(victim, 0)))
+        writers[0].start()
+        while one.artifact._mapped[victim.name].is_leased():
+            pass
+        assert victim.stat().st_size == whole
+        return take(reader, load)
+
+    monkeypatch.setattr(merge_reading.Reader, "take", meanwhile)
+
+    said = warpctl(models, *ARGUMENTS, "--out", "out")
+
+    writers[0].join(10)
+    assert said.code == 2
+    assert "/one/model.safetensors changed while it was read" in said.err
+    assert victim.stat().st_size == 0
     assert not list((models.folder / "out").glob("*"))
 
 
