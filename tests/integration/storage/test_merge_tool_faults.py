@@ -16,7 +16,7 @@ from tests.servers.fault_proxy import Fault
 from warpctl.cli.main import run_command
 from warpctl.storage.plain_folder import PlainFolder
 from warpctl.storage.store import Store
-from warpctl.workers import merge_weights as merging
+from warpctl.workers import merge_folders as merging
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
 
