@@ -29,7 +29,10 @@ class MappedFile:
         """None where there is no lease to be had: another system, a network disk, a file that somebody writes to, or not ours."""
         if not hasattr(fcntl, "F_SETLEASE"):
             return None
-        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            descriptor = os.open(path, os.O_RDONLY)
+        except OSError:
+            return None  # who reads it will say it better
         try:
             fcntl.fcntl(
                 descriptor, fcntl.F_SETSIG, signal.SIGURG
@@ -50,6 +53,8 @@ class MappedFile:
 
     def prepare(self, start: int, end: int) -> None:
         """Have these bytes read ahead of their use."""
+        if start == end:
+            return  # which posix_fadvise takes for all the rest
         with contextlib.suppress(OSError):
             os.posix_fadvise(self._descriptor, start, end - start, os.POSIX_FADV_WILLNEED)
 

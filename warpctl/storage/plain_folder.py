@@ -20,6 +20,10 @@ OnBytes = Callable[[int], None]
 """Told how many bytes were just read or written."""
 
 
+_MOST_MAPPED = 40
+"""Files of one folder: each takes two descriptors, of which a process may have 1,024. What comes after is read."""
+
+
 def untold(_num_bytes: int) -> None:
     """Nobody wants to know."""
 
@@ -94,7 +98,7 @@ class PlainFolder:
     def view(self, name: str, start: int, end: int) -> memoryview | None:
         """The bytes of that range as they lie in the page cache, soon to be read from the disk; None where they must be read."""
         if name not in self._mapped:
-            path = self._store.local_path(name)
+            path = self._store.local_path(name) if len(self._mapped) < _MOST_MAPPED else None
             self._mapped[name] = MappedFile.open(path) if path is not None else None
             if self._mapped[name] is not None:
                 self._used.add(name)
@@ -109,7 +113,7 @@ class PlainFolder:
 
     def forget(self, name: str, start: int, end: int) -> None:
         """The view of that range is not used any more."""
-        if (file := self._mapped[name]) is not None:
+        if (file := self._mapped.get(name)) is not None:
             file.forget(start, end)
 
     def check_leases(self) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from warpctl.errors import InputError
+from warpctl.storage import plain_folder
 from warpctl.storage.mapped_file import MappedFile
 from warpctl.storage.plain_folder import PlainFolder
 
@@ -84,6 +85,22 @@ def test_a_folder_says_which_file_somebody_is_about_to_change(path: Path) -> Non
     folder.close()
     writer.join(10)
     assert path.stat().st_size == 0
+
+
+def test_of_very_many_files_the_last_are_read(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mapped(path).close()
+    monkeypatch.setattr(plain_folder, "_MOST_MAPPED", 1)
+    (path.parent / "second").write_bytes(b"abc")
+    folder = PlainFolder.open(str(path.parent))
+    assert folder.view(path.name, 0, 1) == b"\x00"
+    assert folder.view("second", 0, 1) is None
+    folder.forget("second", 0, 1)
+    folder.forget("never asked for", 0, 1)
+    folder.close()
+
+
+def test_a_file_that_is_gone_is_left_to_who_reads_it(path: Path) -> None:
+    assert MappedFile.open(path.with_name("gone")) is None
 
 
 def test_a_file_that_was_replaced_before_it_was_mapped_is_refused(path: Path) -> None:
