@@ -121,7 +121,7 @@ def compile_for(processor: Processor) -> bytes:
         "NUMBA_CPU_NAME": processor.name,
         "NUMBA_CPU_FEATURES": processor.features,
         "NUMBA_DISABLE_JIT": "0",
-        "PYTHONPATH": os.pathsep.join(filter(None, (os.environ.get("PYTHONPATH"), package))),
+        "PYTHONPATH": os.pathsep.join(filter(None, (package, os.environ.get("PYTHONPATH")))),
     }
     with tempfile.TemporaryDirectory(prefix="warpctl-kernels-") as folder:
         target = Path(folder) / "kernels.o"

@@ -30,12 +30,18 @@ class FolderLock:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             while True:
-                descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+                descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
                 try:
+                    with contextlib.suppress(PermissionError):  # another user's, who has done it
+                        os.fchmod(descriptor, 0o666)  # whoever may write into the folder must see that it is locked
                     _lock(descriptor)
                     if _is_same(path, descriptor):  # else its last holder has just removed it
                         return cls(path, descriptor)
+                except BlockingIOError:
+                    os.close(descriptor)
+                    raise
                 except BaseException:
+                    path.unlink(missing_ok=True)
                     os.close(descriptor)
                     raise
                 os.close(descriptor)

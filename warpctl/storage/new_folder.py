@@ -128,7 +128,9 @@ class NewFolder:
         UserError when another merge has written here meanwhile.
         """
         self._stop_beating()
-        if any(stat is None or self._store.stat(name) != stat for name, stat in self._written.items()):
+        self._check_mine()  # the record changes with each beat, whose answer may have been lost
+        others = ((name, stat) for name, stat in self._written.items() if name != MERGE_RECORD)
+        if any(stat is None or self._store.stat(name) != stat for name, stat in others):
             raise self._taken()
         if self._index is not None:
             self._written[INDEX] = None

@@ -20,10 +20,6 @@ OnBytes = Callable[[int], None]
 """Told how many bytes were just read or written."""
 
 
-_MOST_MAPPED = 40
-"""Files of one folder: each takes two descriptors, of which a process may have 1,024. What comes after is read."""
-
-
 def untold(_num_bytes: int) -> None:
     """Nobody wants to know."""
 
@@ -98,12 +94,14 @@ class PlainFolder:
     def view(self, name: str, start: int, end: int) -> memoryview | None:
         """The bytes of that range as they lie in the page cache, soon to be read from the disk; None where they must be read."""
         if name not in self._mapped:
-            path = self._store.local_path(name) if len(self._mapped) < _MOST_MAPPED else None
-            self._mapped[name] = MappedFile.open(path) if path is not None else None
-            if self._mapped[name] is not None:
+            path = self._store.local_path(name)
+            opened = MappedFile.open(path) if path is not None else None
+            if opened is not None:
                 self._used.add(name)
                 if self._store.stat(name) != self.entry(name):
+                    opened.close()
                     raise self._changed(name)
+            self._mapped[name] = opened
         file = self._mapped[name]
         if file is None:
             return None

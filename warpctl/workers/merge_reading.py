@@ -159,7 +159,7 @@ class Reader:
         finally:
             self._forget(planned)
             self._buffers.give_back(place)
-            self._read_ahead()
+        self._read_ahead()
 
     def _forget(self, load: Load) -> None:
         for source in self._sources.all:

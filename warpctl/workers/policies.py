@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -11,7 +12,8 @@ from typing import Any, Final
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
-from transformers.utils import CONFIG_NAME, GENERATION_CONFIG_NAME, logging
+from transformers.initialization import meta_device_safe_creation_ops
+from transformers.utils import CONFIG_NAME, logging
 
 from warpctl.errors import InputError
 from warpctl.spec.training import Precision
@@ -47,7 +49,8 @@ class Vocabulary:
 def load_policy(artifact: Artifact, prefix: str = "", *, device: torch.device | str = "cpu") -> tuple[Any, Vocabulary]:
     """The model with float32 weights in eval mode (no dropout, in training either), and its vocabulary.
 
-    Memory: the float32 weights and a few loads of what is stored. On another device than the CPU, once more there.
+    Memory: the float32 weights and a few loads of what is stored; twice the weights that transformers converts while it loads
+    (experts of some mixtures). On another device than the CPU, once more there.
     Raises InputError for weights that do not fit their config, and for what only a repository's own code could load.
     """
     label = f"{artifact.manifest.stage_id}: {prefix or 'the model'}"
@@ -62,6 +65,7 @@ def load_policy(artifact: Artifact, prefix: str = "", *, device: torch.device | 
         except InputError as error:
             raise InputError(f"{label} cannot be loaded: {error.message}", hint=error.hint) from error
         model = load_pretrained(AutoModelForCausalLM, place, label=label, weights=weights)
+        del weights  # what was converted into other tensors is not needed twice
         tokenizer = load_tokenizer(place, label=label)
     return model.to(device).eval(), vocabulary_of(model, tokenizer)
 
@@ -113,7 +117,7 @@ def _placed(model_class: Any, folder: Path, weights: Mapping[str, torch.Tensor])
     Only a concrete class takes weights without a folder; which one it is, a model without memory says.
     """
     config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-    with torch.device("meta"):
+    with torch.device("meta"), meta_device_safe_creation_ops():  # as from_pretrained does: some models look at values
         bare = model_class.from_config(config, trust_remote_code=False)
     model, info = type(bare).from_pretrained(None, config=bare.config, state_dict=weights, **_SETTINGS)
     if model.can_generate():
@@ -123,7 +127,7 @@ def _placed(model_class: Any, folder: Path, weights: Mapping[str, torch.Tensor])
 
 def _generation_config(folder: Path) -> GenerationConfig:
     """That of the folder, else what its config says of generation, as from_pretrained of a folder does."""
-    if (folder / GENERATION_CONFIG_NAME).exists():
+    with contextlib.suppress(OSError):  # it is not there, or not JSON
         return GenerationConfig.from_pretrained(folder, local_files_only=True)
     return GenerationConfig.from_pretrained(
         folder, config_file_name=CONFIG_NAME, local_files_only=True, _from_model_config=True

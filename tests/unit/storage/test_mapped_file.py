@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import mmap
 import os
+import resource
 import threading
 from pathlib import Path
 
 import pytest
 
 from warpctl.errors import InputError
-from warpctl.storage import plain_folder
+from warpctl.storage import mapped_file
 from warpctl.storage.mapped_file import MappedFile
 from warpctl.storage.plain_folder import PlainFolder
 
@@ -89,7 +90,7 @@ def test_a_folder_says_which_file_somebody_is_about_to_change(path: Path) -> Non
 
 def test_of_very_many_files_the_last_are_read(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     mapped(path).close()
-    monkeypatch.setattr(plain_folder, "_MOST_MAPPED", 1)
+    monkeypatch.setattr(mapped_file, "_LIMIT_PER_FILE", resource.getrlimit(resource.RLIMIT_NOFILE)[0])
     (path.parent / "second").write_bytes(b"abc")
     folder = PlainFolder.open(str(path.parent))
     assert folder.view(path.name, 0, 1) == b"\x00"
@@ -97,6 +98,28 @@ def test_of_very_many_files_the_last_are_read(path: Path, monkeypatch: pytest.Mo
     folder.forget("second", 0, 1)
     folder.forget("never asked for", 0, 1)
     folder.close()
+
+
+@pytest.mark.parametrize("kind", ["fuse.gcsfuse", "nfs4", "9p"])
+def test_what_lies_on_another_machine_is_not_mapped(path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    mapped(path).close()
+    device = path.stat().st_dev
+    mounts = path.with_name("mountinfo")
+    line = f"36 35 {os.major(device)}:{os.minor(device)} / /mnt rw,noatime shared:1 - {{}} /dev/root rw\n"
+    monkeypatch.setattr(mapped_file, "_MOUNTS", mounts)
+    mounts.write_text(line.format("ext4"))
+    mapped(path).close()
+    mounts.write_text(line.format(kind))
+    assert MappedFile.open(path) is None
+
+
+def test_what_is_given_up_may_be_mapped_again(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mapped(path).close()
+    monkeypatch.setattr(mapped_file, "_LIMIT_PER_FILE", resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+    for _ in range(3):
+        mapped(path).close()
+        with path.open("ab"):
+            assert MappedFile.open(path) is None
 
 
 def test_a_file_that_is_gone_is_left_to_who_reads_it(path: Path) -> None:

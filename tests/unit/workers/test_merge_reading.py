@@ -13,14 +13,17 @@ from hypothesis import strategies as st
 
 from tests.builders.checkpoints import as_dtype, model_files, moved, random_weights
 from tests.builders.merge_stage import inputs_of
-from warpctl.errors import CorruptError
+from tests.builders.model_folder import write_folder
+from warpctl.errors import CorruptError, InputError
 from warpctl.merging.groups import Group
 from warpctl.merging.task_vector import BLOCK_ELEMENTS
+from warpctl.storage.plain_folder import PlainFolder
 from warpctl.storage.store import Store
+from warpctl.storage.tensors import Checkpoint
 from warpctl.workers import merge_reading
 from warpctl.workers.merge import open_source
 from warpctl.workers.merge_reading import LOADS_AHEAD, GroupPlan, Reader, _Ring, loads_of, plan_group
-from warpctl.workers.merge_sources import Sources
+from warpctl.workers.merge_sources import Source, Sources
 
 SHAPES = {"a.0.w": (40,), "a.1.w": (3, 50), "big.weight": (3 * BLOCK_ELEMENTS + 17,), "norm.weight": (8,)}
 GROUPS = [Group(name.rpartition(".")[0], (name,)) for name in SHAPES]
@@ -168,3 +171,17 @@ def test_loads_come_in_the_order_that_was_planned(sources: Sources) -> None:
     reader = Reader(sources, loads, max_bytes=10**9)
     with reader, pytest.raises(ValueError, match="is not the next load"), reader.take(loads[1]):
         pass
+
+
+def test_a_shard_that_has_become_shorter_is_told_of_and_not_of_what_followed(tmp_path: Path, models: Any) -> None:
+    write_folder(tmp_path / "init", model_files(models[0], dtype="BF16"))
+    folder = PlainFolder.open(str(tmp_path / "init"))
+    sources = Sources.check([Source("init", Checkpoint.open(folder))])
+    loads = list(loads_of(plans_of(sources, 10**9)))
+    shorter = (tmp_path / "init" / "model.safetensors").read_bytes()[:64]
+    (tmp_path / "init" / "new").write_bytes(shorter)
+    (tmp_path / "init" / "new").replace(tmp_path / "init" / "model.safetensors")
+    reader = Reader(sources, loads, max_bytes=10**9)
+    with reader, pytest.raises(InputError, match="changed while it was read"), reader.take(loads[0]):
+        pass
+    folder.close()
