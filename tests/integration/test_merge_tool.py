@@ -117,7 +117,7 @@ def large(tmp_path: Path) -> list[str]:
     files = model_files(weights, shards=[sorted(LARGE)[:12], sorted(LARGE)[12:]])
     for name in ("init", "one"):
         write_folder(tmp_path / name, files)
-    return ["--init", f"{tmp_path}/init", "--policy", f"{tmp_path}/one", "--max-shard-size", "50MiB"]
+    return ["--init", f"{tmp_path}/init", "--policy", f"{tmp_path}/one", "--max-shard-size", "10MiB"]
 
 
 def hit(arguments: list[str], out: Path, number: int) -> subprocess.CompletedProcess[str]:
