@@ -179,7 +179,7 @@ class Place:
         status = self.get(name).get("status", {})
         return next((each for each in status.get("conditions", ()) if each["type"] == kind), {})
 
-    def wait(self, is_true: Callable[[], object], what: str, seconds: float = 60.0) -> None:
+    def wait(self, is_true: Callable[[], object], what: str, seconds: float = 120.0) -> None:
         """Until `is_true`; the controllers' last words are told when it never is."""
         until = time.monotonic() + seconds
         while time.monotonic() < until:
