@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 
 import structlog
 
+from warpctl.errors import Interrupted
 from warpctl.spec.stage_input import ImportTask, InputArtifact, StageInput, StageKind
 from warpctl.storage.publish import Publication
 from warpctl.storage.store import Store
@@ -41,3 +42,15 @@ def import_publication(
         task=ImportTask(what="Model", uri="/models/sft", revision="1"),
     )
     return Publication(store, stage, now=lambda: PUBLISHED_AT)
+
+
+class StopAfter:
+    """A stop flag that is set at the n-th look."""
+
+    def __init__(self, looks: int) -> None:
+        self.looks = looks
+
+    def raise_if_set(self) -> None:
+        self.looks -= 1
+        if self.looks < 0:
+            raise Interrupted("asked to stop")

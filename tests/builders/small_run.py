@@ -12,7 +12,7 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from warpctl.executors.local import is_locked
+from warpctl.storage.folder_lock import is_locked
 
 MAKE = """
 import sys

@@ -39,6 +39,7 @@ from warpctl.render.stage_input import stage_input
 from warpctl.spec.compute import memory_bytes
 from warpctl.spec.stage_input import ENVIRONMENT_VARIABLE, Resources, StageKind
 from warpctl.spec.warp_run import WarpRun
+from warpctl.storage.folder_lock import is_locked
 from warpctl.storage.store import Store
 
 WORKERS: Mapping[StageKind, str] = {
@@ -288,21 +289,6 @@ def _tail(log: Path) -> str:
     with log.open("rb") as file:
         file.seek(max(0, log.stat().st_size - 8192))
         return file.read().decode(errors="replace")
-
-
-def is_locked(path: Path) -> bool:
-    """Whether some process holds the lock; a shared probe, so that two observers never see each other."""
-    try:
-        probe = os.open(path, os.O_RDONLY)
-    except FileNotFoundError:
-        return False
-    try:
-        fcntl.flock(probe, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(probe)
-    return False
 
 
 def _process_group(folder: Path) -> int | None:

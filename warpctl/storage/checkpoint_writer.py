@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack
 from types import TracebackType
 from typing import Any, Protocol, Self
@@ -14,6 +15,7 @@ from warpctl.storage.backend import Sink
 from warpctl.storage.bfloat16 import float32_to_bfloat16
 from warpctl.storage.file_names import INDEX
 from warpctl.storage.headers import DTYPES, MAX_SHARD_BYTES, Shard, TensorInfo, TensorSpec, index, split_into_shards
+from warpctl.storage.parallel import finish_all
 
 Stored = npt.NDArray[Any]
 
@@ -114,3 +116,36 @@ class CheckpointWriter:
         self._close_shard()
         if len(self.shards) > 1:
             self._publication.write_file(self._prefix + INDEX, index(self.shards))
+
+
+class WritersSideBySide:
+    """Checkpoints of the same tensors, each with a thread that hashes and writes it: that takes longer than the arithmetic.
+
+    Use it as a context manager, as one writer.
+    """
+
+    def __init__(self, writers: Sequence[CheckpointWriter]) -> None:
+        self._writers = tuple(writers)
+        self._stack = ExitStack()
+        self._threads = self._stack.enter_context(ThreadPoolExecutor(len(writers), thread_name_prefix="write"))
+
+    @property
+    def closed(self) -> list[str]:
+        """Files of the shards that are complete in all of them."""
+        first, *others = self._writers
+        return [file for file in first.closed if all(file in writer.closed for writer in others)]
+
+    def append(self, name: str, values: Sequence[Stored]) -> None:
+        """The next values of tensor `name`, an array for each writer; returns when all have them, so they may change then."""
+        pairs = zip(self._writers, values, strict=True)
+        finish_all([self._threads.submit(writer.append, name, values_N) for writer, values_N in pairs])
+
+    def __enter__(self) -> Self:
+        for writer in self._writers:
+            self._stack.enter_context(writer)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.__exit__(kind, error, trace)

@@ -40,8 +40,11 @@ class FolderLock:
                 except BlockingIOError:
                     os.close(descriptor)
                     raise
-                except BaseException:
+                except OSError:  # no locks here: the file is of no use
                     path.unlink(missing_ok=True)
+                    os.close(descriptor)
+                    raise
+                except BaseException:  # interrupted, perhaps while it is somebody else's
                     os.close(descriptor)
                     raise
                 os.close(descriptor)
@@ -59,16 +62,18 @@ class FolderLock:
             self._descriptor = -1
 
 
-def is_locked(folder: Path) -> bool:
-    """Whether somebody holds the lock of a folder, which must not be us."""
-    with contextlib.suppress(OSError):
-        descriptor = os.open(folder / LOCK, os.O_RDWR)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        finally:
-            os.close(descriptor)
+def is_locked(path: Path) -> bool:
+    """Whether some process holds the lock of a file; a shared probe, so that two observers never see each other."""
+    try:
+        probe = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(probe, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(probe)
     return False
 
 

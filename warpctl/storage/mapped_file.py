@@ -68,9 +68,8 @@ class MappedFile:
             _MAPPED.release()
             return None  # who reads it will say it better
         try:
-            fcntl.fcntl(
-                descriptor, fcntl.F_SETSIG, signal.SIGURG
-            )  # ignored unless asked for; SIGIO would end the process
+            # SIGURG is ignored unless asked for; SIGIO would end the process.
+            fcntl.fcntl(descriptor, fcntl.F_SETSIG, signal.SIGURG)
             fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)
             return cls(descriptor, mmap.mmap(descriptor, 0, prot=mmap.PROT_READ))  # ValueError: an empty file
         except (OSError, ValueError):

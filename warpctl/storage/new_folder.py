@@ -68,7 +68,7 @@ class NewFolder:
         leftovers = [file for file in store.leftovers("") if file.path != LOCK] if found else []
         new = cls(store, [*files, *leftovers], on_bytes=on_bytes)
         path = new.local_path()
-        if files and path is not None and is_locked(path):
+        if files and path is not None and is_locked(path / LOCK):
             raise new._taken()
         return new
 

@@ -21,6 +21,7 @@ from warpctl.storage.checkpoint_writer import CheckpointWriter
 from warpctl.storage.headers import MAX_SHARD_BYTES, STORED_AS, TensorSpec
 from warpctl.storage.store import Store
 from warpctl.storage.tensors import Checkpoint, to_float32
+from warpctl.workers.merge_arithmetic import MergeArithmetic
 from warpctl.workers.weight_stream import LOAD_BYTES, weight_stream
 
 Stored = npt.NDArray[Any]
@@ -44,8 +45,6 @@ def write_weights(
 
     NumericsError names the tensor that holds NaN or Inf, or that leaves the range of `dtype` at this rate.
     """
-    from warpctl.workers.merge_arithmetic import MergeArithmetic
-
     check_same_tensors(sft, source)
     specs = [TensorSpec(name, tensor.shape) for name, tensor in source.tensors.items()]
     stored_as = STORED_AS[dtype]

@@ -6,8 +6,6 @@ merge_plan.py plans, here it streams. Nothing of it is resumed: a second run sta
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from typing import Any
 
 import numpy.typing as npt
@@ -16,10 +14,9 @@ from warpctl.errors import InputError, NumericsError, WarpctlError
 from warpctl.merging.diagnostics import GroupDiagnostics
 from warpctl.merging.product import Product
 from warpctl.merging.record import merge_record
-from warpctl.storage.checkpoint_writer import CheckpointWriter
+from warpctl.storage.checkpoint_writer import CheckpointWriter, WritersSideBySide
 from warpctl.storage.headers import STORED_AS
 from warpctl.storage.new_folder import NewFolder
-from warpctl.storage.parallel import finish_all
 from warpctl.workers.merge_linear import merge_linear
 from warpctl.workers.merge_plan import MergePlan, MergeRequest
 from warpctl.workers.merge_weights import merge_weights
@@ -58,10 +55,8 @@ def _write(plan: MergePlan, on_group: Callable[[int, int], None]) -> list[GroupD
         data = init.read(name)
         for target in plan.targets:
             target.write_file(name, data)
-    with ExitStack() as stack:
-        threads = stack.enter_context(ThreadPoolExecutor(len(plan.targets), thread_name_prefix="write"))
-        writers = [stack.enter_context(_writer(plan, target)) for target in plan.targets]
-        output = _Output(writers, request, threads)
+    with WritersSideBySide([_writer(plan, target) for target in plan.targets]) as writers:
+        output = _Output(writers, request)
         if request.linear_weights:
             merge_linear(
                 plan.sources,
@@ -95,18 +90,16 @@ def merge_report(plan: MergePlan, diagnostics: Sequence[GroupDiagnostics]) -> di
 class _Output:
     """Next init, and the merged policy if it is wanted; or an average, which is all that is merged."""
 
-    def __init__(self, writers: Sequence[CheckpointWriter], request: MergeRequest, threads: ThreadPoolExecutor) -> None:
+    def __init__(self, writers: WritersSideBySide, request: MergeRequest) -> None:
         self._writers = writers
-        self._threads = threads
         next_init, merged = (Product(what, STORED_AS[request.dtype]) for what in ("next-init", "merged"))
-        self.wanted = (merged,) if request.linear_weights else (next_init, merged)[: len(writers)]
+        self.wanted = (merged,) if request.linear_weights else (next_init, merged)[: 1 + bool(request.merged_out)]
 
     def needs(self, tensor: str) -> bool:  # noqa: ARG002 - nothing is resumed
         return True
 
     def append(self, tensor: str, values: Sequence[Stored]) -> None:
-        pairs = zip(self._writers, values, strict=True)
-        finish_all([self._threads.submit(writer.append, tensor, values_N) for writer, values_N in pairs])
+        self._writers.append(tensor, values)
 
     def save_state(self, diagnostics: Sequence[GroupDiagnostics]) -> None:
         """Nothing is resumed."""

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
@@ -23,10 +21,9 @@ from warpctl.merging.groups import Group
 from warpctl.merging.product import Product
 from warpctl.spec.stage_input import MergeTask, StageInput
 from warpctl.spec.training import ServingCopy
-from warpctl.storage.checkpoint_writer import CheckpointWriter
+from warpctl.storage.checkpoint_writer import CheckpointWriter, WritersSideBySide
 from warpctl.storage.headers import DTYPES, TensorSpec, split_into_shards
 from warpctl.storage.manifest import FileEntry, digest_of
-from warpctl.storage.parallel import finish_all
 from warpctl.storage.publish import Publication
 from warpctl.storage.store import Store
 
@@ -89,7 +86,7 @@ class MergeOutput:
         self.num_kept = sum(kept.has_shard(shard.file) for shard in self._shards)
         """Shards that earlier attempts, or other nodes, finished."""
         others = {shard.file for shard in self._shards} - mine
-        self._writers = [
+        writers = [
             CheckpointWriter(
                 publication,
                 prefix=policy.prefix,
@@ -100,11 +97,9 @@ class MergeOutput:
             )
             for policy in policies
         ]
+        self._writers = WritersSideBySide(writers)
         self._needed = {tensor.name for shard in self._shards if shard.file in mine for tensor in shard.tensors}
         self._num_saved = 0
-        self._stack = ExitStack()
-        self._threads = self._stack.enter_context(ThreadPoolExecutor(len(self._writers), thread_name_prefix="write"))
-        """One for each checkpoint: hashing and writing take longer than the arithmetic."""
 
     def needs(self, tensor: str) -> bool:
         """Whether this tensor is still to be written, by this node."""
@@ -112,12 +107,11 @@ class MergeOutput:
 
     def append(self, tensor: str, values: Sequence[Stored]) -> None:
         """The next values of a tensor, an array for each of `wanted`; tensors come in sorted order."""
-        pairs = zip(self._writers, values, strict=True)
-        finish_all([self._threads.submit(writer.append, tensor, values_N) for writer, values_N in pairs])
+        self._writers.append(tensor, values)
 
     def save_state(self, diagnostics: Sequence[GroupDiagnostics]) -> None:
         """Leave a resume state if shards were completed since the last one. Call it after each part, and at the end."""
-        closed = [file for file in self._writers[0].closed if all(file in writer.closed for writer in self._writers)]
+        closed = self._writers.closed
         if len(closed) == self._num_saved:
             return
         self._num_saved = len(closed)
@@ -137,7 +131,7 @@ class MergeOutput:
         finished = self._finished()
         if not all(finished.has_shard(shard.file) for shard in self._shards):
             return None
-        own = set(self._writers[0].closed)
+        own = set(self._writers.closed)
         for shard in self._shards:
             if shard.file not in own:
                 for prefix in self._prefixes:
@@ -153,14 +147,13 @@ class MergeOutput:
         return FileEntry.model_validate_json(self._store.read(receipt))
 
     def __enter__(self) -> Self:
-        for writer in self._writers:
-            self._stack.enter_context(writer)
+        self._writers.__enter__()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._stack.__exit__(kind, error, trace)
+        self._writers.__exit__(kind, error, trace)
 
 
 def _inputs(stage_input: StageInput) -> dict[str, str]:

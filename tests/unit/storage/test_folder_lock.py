@@ -27,13 +27,13 @@ def test_a_second_one_is_refused_until_the_first_is_released_and_no_file_stays(t
     folder = tmp_path / "new" / "folder"
     first = FolderLock.take(folder)
     assert first is not None
-    assert is_locked(folder)
+    assert is_locked(folder / LOCK)
     with pytest.raises(BlockingIOError):
         FolderLock.take(folder)
     first.release()
     first.release()
     assert list(folder.iterdir()) == []
-    assert not is_locked(folder)
+    assert not is_locked(folder / LOCK)
     second = FolderLock.take(folder)
     assert second is not None
     second.release()
@@ -43,11 +43,11 @@ def test_the_lock_of_a_killed_process_is_free_and_its_file_is_used_again(tmp_pat
     with subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE, text=True) as holder:
         assert holder.stdout is not None
         assert holder.stdout.readline() == "held\n"
-        assert is_locked(tmp_path)
+        assert is_locked(tmp_path / LOCK)
         with pytest.raises(BlockingIOError):
             FolderLock.take(tmp_path)
         holder.kill()
-    assert not is_locked(tmp_path)
+    assert not is_locked(tmp_path / LOCK)
     lock = FolderLock.take(tmp_path)
     assert lock is not None
     assert [path.name for path in tmp_path.iterdir()] == [LOCK]

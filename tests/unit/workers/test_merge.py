@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from tests.builders.checkpoints import SHAPES, model_files, moved, publish, random_weights, rounded
+from tests.builders.contexts import StopAfter
 from tests.builders.merge_stage import KEY, context_of, inputs_of, merge_files, merge_stage, run_merge
 from warpctl import artifacts
 from warpctl.errors import FinalError, InputError, Interrupted, NumericsError
@@ -385,18 +386,6 @@ def test_a_stage_without_members_or_of_another_kind_is_a_mistake_of_the_planner(
     )
     with pytest.raises(FinalError, match="a task of kind import"):
         run_merge(wrong)
-
-
-class StopAfter:
-    """A stop flag that is set at the n-th look."""
-
-    def __init__(self, looks: int) -> None:
-        self.looks = looks
-
-    def raise_if_set(self) -> None:
-        self.looks -= 1
-        if self.looks < 0:
-            raise Interrupted("asked to stop")
 
 
 def interrupted(stage, *, groups, **limits):

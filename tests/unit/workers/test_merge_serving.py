@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from tests.builders.checkpoints import SHAPES, model_files, moved, random_weights
+from tests.builders.contexts import StopAfter
 from tests.builders.merge_stage import KEY, context_of, inputs_of, merge_stage, run_merge
 from warpctl import artifacts
 from warpctl.errors import Interrupted
@@ -123,16 +124,6 @@ def test_any_limit_cuts_both_at_the_same_tensors(tmp_path: Path, inputs: Any, ma
         checkpoint = Checkpoint.open(artifact, prefix=prefix)
         cuts.append({name: tensor.file.removeprefix(prefix) for name, tensor in checkpoint.tensors.items()})
     assert cuts[0] == cuts[1]
-
-
-class StopAfter:
-    def __init__(self, looks: int) -> None:
-        self.looks = looks
-
-    def raise_if_set(self) -> None:
-        self.looks -= 1
-        if self.looks < 0:
-            raise Interrupted("asked to stop")
 
 
 @pytest.mark.parametrize("groups", range(1, 7))
