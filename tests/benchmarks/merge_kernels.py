@@ -43,10 +43,9 @@ def of_kernels(stored_K: Sequence[Stored], products: Sequence[Product] = ()) -> 
     """Inner products, or the combination into `products`."""
     with MergeArithmetic(products, num_threads=1) as arithmetic:
         if not products:
-            add_up(arithmetic.inner_products(stored_K))
+            add_up(arithmetic.inner_products([stored_K])[0])
             return
-        for _ in arithmetic.combine(stored_K, FACTORS, liti_rate=LITI_RATE):
-            pass
+        arithmetic.combine(stored_K, FACTORS, lambda _which, _values: None, liti_rate=LITI_RATE)
 
 
 def inner_products_of_numpy(stored_K: Sequence[Stored]) -> None:

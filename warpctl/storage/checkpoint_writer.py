@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack
 from types import TracebackType
 from typing import Any, Protocol, Self
@@ -15,7 +14,6 @@ from warpctl.storage.backend import Sink
 from warpctl.storage.bfloat16 import float32_to_bfloat16
 from warpctl.storage.file_names import INDEX
 from warpctl.storage.headers import DTYPES, MAX_SHARD_BYTES, Shard, TensorInfo, TensorSpec, index, split_into_shards
-from warpctl.storage.parallel import finish_all
 
 Stored = npt.NDArray[Any]
 
@@ -119,15 +117,11 @@ class CheckpointWriter:
 
 
 class WritersSideBySide:
-    """Checkpoints of the same tensors, each with a thread that hashes and writes it: that takes longer than the arithmetic.
-
-    Use it as a context manager, as one writer.
-    """
+    """Checkpoints of the same tensors. Use it as a context manager, as one writer."""
 
     def __init__(self, writers: Sequence[CheckpointWriter]) -> None:
         self._writers = tuple(writers)
         self._stack = ExitStack()
-        self._threads = self._stack.enter_context(ThreadPoolExecutor(len(writers), thread_name_prefix="write"))
 
     @property
     def closed(self) -> list[str]:
@@ -135,10 +129,9 @@ class WritersSideBySide:
         first, *others = self._writers
         return [file for file in first.closed if all(file in writer.closed for writer in others)]
 
-    def append(self, name: str, values: Sequence[Stored]) -> None:
-        """The next values of tensor `name`, an array for each writer; returns when all have them, so they may change then."""
-        pairs = zip(self._writers, values, strict=True)
-        finish_all([self._threads.submit(writer.append, name, values_N) for writer, values_N in pairs])
+    def append(self, which: int, name: str, values: Stored) -> None:
+        """The next values of tensor `name` for one of the writers; several threads may append, each for another writer."""
+        self._writers[which].append(name, values)
 
     def __enter__(self) -> Self:
         for writer in self._writers:

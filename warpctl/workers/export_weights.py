@@ -56,11 +56,15 @@ def write_weights(
         writer,
     ):
         for tensor, _, stored_K in parts:
+
+            def write(_which: int, values_N: Stored, tensor: str = tensor) -> None:
+                nonlocal done
+                writer.append(tensor, values_N)
+                done += values_N.nbytes
+                report(done, total)
+
             try:
-                for (values_N,) in arithmetic.combine(stored_K, _THE_SOURCE_ALONE, liti_rate=liti_rate):
-                    writer.append(tensor, values_N)
-                    done += values_N.nbytes
-                    report(done, total)
+                arithmetic.combine(stored_K, _THE_SOURCE_ALONE, write, liti_rate=liti_rate)
             except FloatingPointError as error:
                 raise _not_finite(tensor, stored_K, dtype, liti_rate) from error
     report(total, total)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -18,80 +21,102 @@ from warpctl.storage.parallel import cores_of_this_process, finish_all
 
 MAX_THREADS = 8
 """More do not help: memory and the store are slower than that."""
-SHARE_ELEMENTS = 16 * BLOCK_ELEMENTS
-"""Given to a thread at a time."""
-BATCH_ELEMENTS = 2 * SHARE_ELEMENTS
-"""Combined before they are handed on; two batches of each product are held, 4 MiB each as float32."""
+SHARE_ELEMENTS = 8 * BLOCK_ELEMENTS
+"""Worked on by a thread at a time, which holds 1 MiB for each product as float32."""
 
+_T = TypeVar("_T")
 Float64 = npt.NDArray[np.float64]
 Stored = npt.NDArray[Any]
+Write = Callable[[int, Stored], None]
+"""Gets the next values of one of the products, by its number. They change after."""
 
 _NO_FLOAT32, _NO_BFLOAT16 = np.empty(0, np.float32), np.empty(0, np.uint16)
 _HELD_AS = {"F32": np.float32, "BF16": np.uint16}
 
 
 class MergeArithmetic:
-    """Inner products of inputs, and their combination into `products`. Use it as a context manager: it owns threads and buffers."""
+    """Inner products of inputs, and their combination into `products`. Use it as a context manager: it owns threads and buffers.
+
+    Each has threads of its own, so that one thread may take inner products while another one combines.
+    """
 
     def __init__(self, products: Sequence[Product], *, num_threads: int | None = None) -> None:
         num_threads = num_threads or min(cores_of_this_process(), MAX_THREADS)
         self._products = tuple(products)
-        # One batch is written by the threads while the caller has the other.
-        self._batches = [
-            {product: np.empty(BATCH_ELEMENTS, _HELD_AS[product.dtype]) for product in products} for _ in range(2)
+        self._held = [
+            {product: np.empty(SHARE_ELEMENTS, _HELD_AS[product.dtype]) for product in products}
+            for _ in range(num_threads)
         ]
-        self._threads = ThreadPoolExecutor(num_threads, thread_name_prefix="merge")
+        self._adding = ThreadPoolExecutor(num_threads, thread_name_prefix="products")
+        self._combining = ThreadPoolExecutor(num_threads, thread_name_prefix="combine")
 
-    def inner_products(self, stored_K: Sequence[Stored]) -> Float64:
-        """Inner products of each block, in order: (B, K, K). stored_K: (N,) each, in stored types."""
-        inputs = Inputs(stored_K)
-        num_blocks = max(-(-inputs.size // BLOCK_ELEMENTS), 1)
-        products_BKK = np.empty((num_blocks, len(stored_K), len(stored_K)))
+    def inner_products(self, stored_TK: Sequence[Sequence[Stored]]) -> list[Float64]:
+        """Inner products of the blocks of each of T tensors, in order: (B, K, K). stored_TK: (N,) each, in stored types."""
+        shares: deque[tuple[Inputs, slice, Float64]] = deque()
+        found = []
+        for stored_K in stored_TK:
+            inputs = Inputs(stored_K)
+            num_blocks = max(-(-inputs.size // BLOCK_ELEMENTS), 1)
+            products_BKK = np.empty((num_blocks, len(stored_K), len(stored_K)))
+            found.append(products_BKK)
+            for share in _shares(inputs.size):
+                first = share.start // BLOCK_ELEMENTS
+                shares.append((inputs, share, products_BKK[first : first + SHARE_ELEMENTS // BLOCK_ELEMENTS]))
 
-        def work(share: slice) -> None:
-            first, last = share.start // BLOCK_ELEMENTS, -(-share.stop // BLOCK_ELEMENTS)
-            kernels.inner_products(inputs, share, products_BKK[first : max(last, first + 1)])
+        def work(_held: object) -> None:
+            for inputs, share, products_BKK in _taken_from(shares):
+                kernels.inner_products(inputs, share, products_BKK)
 
-        finish_all(self._start(work, slice(0, inputs.size)))
-        return products_BKK
+        self._on_all(self._adding, work, shares)
+        return found
 
-    def combine(
-        self, stored_K: Sequence[Stored], slerp_weights_M: Float64, *, liti_rate: float
-    ) -> Iterator[list[Stored]]:
-        """The products in their order, in batches, each valid until the next one is asked for.
+    def combine(self, stored_K: Sequence[Stored], slerp_weights_M: Float64, write: Write, *, liti_rate: float) -> None:
+        """Write the products: of each one piece at a time, in order, by whichever thread has computed it.
 
-        The threads go on with the next batch meanwhile. FloatingPointError when a value is beyond the range of its type.
+        FloatingPointError when a value is beyond the range of its type. No thread is at work any more when this returns, or
+        raises what a kernel or `write` has raised.
         """
         inputs = Inputs(stored_K)
+        shares = deque(enumerate(_shares(inputs.size)))
+        turns = [_Turns() for _ in self._products]
 
-        def start(number: int) -> list[Future[None]]:
-            def work(share: slice) -> None:
-                place = slice(share.start - batch.start, share.stop - batch.start)
-                kernels.combine(
-                    inputs,
-                    slerp_weights_M,
-                    share,
-                    liti_rate=liti_rate,
-                    merged=_rounded(held, "merged", place),
-                    next_init=_rounded(held, "next-init", place),
-                )
+        def work(held: Mapping[Product, Stored]) -> None:
+            try:
+                for number, share in _taken_from(shares):
+                    place = slice(0, share.stop - share.start)
+                    kernels.combine(
+                        inputs,
+                        slerp_weights_M,
+                        share,
+                        liti_rate=liti_rate,
+                        merged=_rounded(held, "merged", place),
+                        next_init=_rounded(held, "next-init", place),
+                    )
+                    for which, product in enumerate(self._products):
+                        with turns[which].turn(number):
+                            write(which, held[product][place])
+            except _OtherFailedError:
+                pass  # which says why
+            except BaseException:
+                for each in turns:
+                    each.fail()
+                raise
 
-            batch, held = batches[number], self._batches[number % 2]
-            return self._start(work, batch)
+        self._on_all(self._combining, work, shares)
 
-        batches = list(_slices(slice(0, inputs.size), BATCH_ELEMENTS))
-        futures = start(0)
+    def _on_all(
+        self, threads: ThreadPoolExecutor, work: Callable[[Mapping[Product, Stored]], None], shares: deque[Any]
+    ) -> None:
+        """Run `work` in as many threads as there is work for. Left by an error, or interrupted, it gives out no more shares."""
+        if len(shares) == 1:
+            work(self._held[0])
+            return
+        futures = [threads.submit(work, held) for held in self._held[: len(shares)]]
         try:
-            for number, batch in enumerate(batches):
-                finish_all(futures)
-                futures = start(number + 1) if number + 1 < len(batches) else []
-                held = self._batches[number % 2]
-                yield [held[product][: batch.stop - batch.start] for product in self._products]
+            wait(futures, return_when=FIRST_EXCEPTION)
         finally:
-            wait(futures)  # they read what the caller may free, and write what the next tensor will use
-
-    def _start(self, work: Callable[[slice], None], elements: slice) -> list[Future[None]]:
-        return [self._threads.submit(work, share) for share in _slices(elements, SHARE_ELEMENTS)]
+            shares.clear()
+            finish_all(futures)
 
     def __enter__(self) -> Self:
         kernels.prepare()  # once, and not by each thread: a compiler that fails has failed for all
@@ -100,13 +125,51 @@ class MergeArithmetic:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._threads.shutdown(cancel_futures=True)
+        self._adding.shutdown(cancel_futures=True)
+        self._combining.shutdown(cancel_futures=True)
 
 
-def _slices(elements: slice, size: int) -> Iterator[slice]:
-    """Consecutive slices of at most `size` elements; no elements are one empty slice."""
-    for start in range(elements.start, max(elements.stop, elements.start + 1), size):
-        yield slice(start, min(start + size, elements.stop))
+class _OtherFailedError(Exception):
+    """The turn of a thread never comes, because one before it has failed."""
+
+
+class _Turns:
+    """Threads come to their turn in the order of their numbers, from 0 on."""
+
+    def __init__(self) -> None:
+        self._next = 0
+        self._has_failed = False
+        self._changed = threading.Condition()
+
+    @contextlib.contextmanager
+    def turn(self, number: int) -> Iterator[None]:
+        """The body runs when those of all numbers before it have ended. _OtherFailedError when one never will."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._has_failed or self._next == number)
+            if self._has_failed:
+                raise _OtherFailedError
+        yield
+        with self._changed:
+            self._next += 1
+            self._changed.notify_all()
+
+    def fail(self) -> None:
+        with self._changed:
+            self._has_failed = True
+            self._changed.notify_all()
+
+
+def _taken_from(shares: deque[_T]) -> Iterator[_T]:
+    """Until there are none; several threads may take from the same ones."""
+    with contextlib.suppress(IndexError):
+        while True:
+            yield shares.popleft()
+
+
+def _shares(num_elements: int) -> Iterator[slice]:
+    """Consecutive slices of at most SHARE_ELEMENTS; no elements are one empty slice."""
+    for start in range(0, max(num_elements, 1), SHARE_ELEMENTS):
+        yield slice(start, min(start + SHARE_ELEMENTS, num_elements))
 
 
 def _rounded(held: Mapping[Product, Stored], what: Literal["merged", "next-init"], place: slice) -> Rounded:

@@ -98,8 +98,8 @@ class _Output:
     def needs(self, tensor: str) -> bool:  # noqa: ARG002 - nothing is resumed
         return True
 
-    def append(self, tensor: str, values: Sequence[Stored]) -> None:
-        self._writers.append(tensor, values)
+    def append(self, which: int, tensor: str, values: Stored) -> None:
+        self._writers.append(which, tensor, values)
 
     def save_state(self, diagnostics: Sequence[GroupDiagnostics]) -> None:
         """Nothing is resumed."""

@@ -9,7 +9,7 @@ import numpy as np
 from warpctl.workers.merge_arithmetic import MergeArithmetic
 from warpctl.workers.merge_reading import GroupPlan, Reader, loads_of, weights_bytes
 from warpctl.workers.merge_sources import Sources
-from warpctl.workers.merge_weights import BeyondRangeError, Output, types_of
+from warpctl.workers.merge_weights import BeyondRangeError, Output, types_of, writing
 
 
 def merge_linear(
@@ -37,8 +37,7 @@ def merge_linear(
                 with reader.take(load) as stored:
                     for name in sorted(stored):
                         try:
-                            for values in arithmetic.combine(stored[name], weights_M, liti_rate=1.0):
-                                output.append(name, values)
+                            arithmetic.combine(stored[name], weights_M, writing(output, name), liti_rate=1.0)
                         except FloatingPointError as error:
                             sources.refuse_not_finite(name)
                             raise BeyondRangeError(

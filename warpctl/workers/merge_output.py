@@ -105,9 +105,9 @@ class MergeOutput:
         """Whether this tensor is still to be written, by this node."""
         return tensor in self._needed
 
-    def append(self, tensor: str, values: Sequence[Stored]) -> None:
-        """The next values of a tensor, an array for each of `wanted`; tensors come in sorted order."""
-        self._writers.append(tensor, values)
+    def append(self, which: int, tensor: str, values: Stored) -> None:
+        """The next values of a tensor, for one of `wanted`; tensors come in sorted order."""
+        self._writers.append(which, tensor, values)
 
     def save_state(self, diagnostics: Sequence[GroupDiagnostics]) -> None:
         """Leave a resume state if shards were completed since the last one. Call it after each part, and at the end."""

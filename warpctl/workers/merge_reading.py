@@ -161,6 +161,10 @@ class Reader:
             self._buffers.give_back(place)
         self._read_ahead()
 
+    def coming(self) -> Future[dict[str, list[Stored]]] | None:
+        """The weights of the load that is taken next, if there is room for them already; valid until they were taken."""
+        return self._pending[0][2] if self._pending else None
+
     def _forget(self, load: Load) -> None:
         for source in self._sources.all:
             for name in load.tensors:

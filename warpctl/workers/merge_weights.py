@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from concurrent.futures import Future, ThreadPoolExecutor
+from types import TracebackType
+from typing import Any, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +16,7 @@ from warpctl.merging.product import Product
 from warpctl.merging.slerp import Slerp, slerp
 from warpctl.merging.task_vector import Float64, add_up, task_gram
 from warpctl.spec.merge_method import MergeMethod
-from warpctl.workers.merge_arithmetic import MergeArithmetic
+from warpctl.workers.merge_arithmetic import MergeArithmetic, Write
 from warpctl.workers.merge_reading import DEFAULT_MEMORY_BYTES, GroupPlan, Reader, loads_of, plan_groups, weights_bytes
 from warpctl.workers.merge_sources import Sources
 
@@ -36,8 +37,11 @@ class Output(Protocol):
         """Whether this tensor is still to be written."""
         ...
 
-    def append(self, tensor: str, values: Sequence[Stored]) -> None:
-        """The next values of a tensor, an array for each of `wanted`, not to be kept; tensors come in sorted order."""
+    def append(self, which: int, tensor: str, values: Stored) -> None:
+        """The next values of a tensor, for one of `wanted`, not to be kept; tensors come in sorted order.
+
+        Called by several threads, of which each has another one of `wanted`.
+        """
         ...
 
     def save_state(self, diagnostics: Sequence[GroupDiagnostics]) -> None:
@@ -64,8 +68,8 @@ def merge_weights(
     with (
         MergeArithmetic(output.wanted) as arithmetic,
         Reader(sources, loads_of(needed), max_bytes=weights_bytes(memory_bytes, len(sources.all))) as reader,
+        _Merging(sources, reader, arithmetic, method, output) as merging,
     ):
-        merging = _Merging(sources, reader, arithmetic, method, output)
         for number, plan in enumerate(needed, len(plans) - len(needed)):
 
             def look_around(number: int = number) -> None:
@@ -75,63 +79,88 @@ def merge_weights(
     return diagnostics
 
 
-@dataclass(frozen=True)
 class _Merging:
-    sources: Sources
-    reader: Reader
-    arithmetic: MergeArithmetic
-    method: MergeMethod
-    output: Output
+    """One merge under way. Use it as a context manager: it owns the thread that works ahead."""
+
+    def __init__(
+        self, sources: Sources, reader: Reader, arithmetic: MergeArithmetic, method: MergeMethod, output: Output
+    ) -> None:
+        self._sources = sources
+        self._reader = reader
+        self._arithmetic = arithmetic
+        self._method = method
+        self._output = output
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="ahead")
+        self._ahead: Future[dict[str, Float64]] | None = None
+        """Inner products of the load that comes next, where its weights fit beside those that are being combined."""
 
     def group(self, plan: GroupPlan, diagnostics: list[GroupDiagnostics], look_around: Callable[[], None]) -> None:
         """Coefficients from the inner products of the group, then its merged policy and next init, part by part.
 
-        `look_around` is called before each part, and a state saved after it: a group may be a whole model.
+        While its last part is written, the inner products of the next group begin. `look_around` is called before each
+        part, and a state saved after it: a group may be a whole model.
         """
-        if plan.is_read_twice:
-            parts = []
-            for load in plan.products:
-                look_around()
-                with self.reader.take(load) as weights:
-                    parts.append(self._inner_products(weights))
-            products_KK = add_up(np.concatenate(parts))
-            coefficients = slerp(task_gram(products_KK), self.method.order)
-            diagnostics.append(diagnose(plan.group, products_KK, coefficients))
-            for load in plan.combination:
-                look_around()
-                with self.reader.take(load) as weights:
-                    self._combine(weights, coefficients)
-                self.output.save_state(diagnostics)
-        else:
+        parts = []
+        for load in plan.products:
             look_around()
-            with self.reader.take(plan.combination[0]) as weights:
-                products_KK = add_up(self._inner_products(weights))
-                coefficients = slerp(task_gram(products_KK), self.method.order)
-                diagnostics.append(diagnose(plan.group, products_KK, coefficients))
+            with self._reader.take(load) as weights:
+                parts.append(self._inner_products(weights))
+        for load in plan.combination:
+            look_around()
+            with self._reader.take(load) as weights:
+                if not plan.is_read_twice:
+                    parts.append(self._inner_products(weights))
+                if load is plan.combination[0]:
+                    products_KK = add_up(np.concatenate(parts))
+                    coefficients = slerp(task_gram(products_KK), self._method.order)
+                    diagnostics.append(diagnose(plan.group, products_KK, coefficients))
+                if load is plan.combination[-1]:
+                    self._begin_next()
                 self._combine(weights, coefficients)
-            self.output.save_state(diagnostics)
+            self._output.save_state(diagnostics)
+
+    def _begin_next(self) -> None:
+        coming = self._reader.coming()
+        if coming is not None:
+            self._ahead = self._thread.submit(lambda: self._products_of(coming.result()))
 
     def _inner_products(self, weights: Mapping[str, Sequence[Stored]]) -> Float64:
         """Of init and task vectors, for each block: (B, K, K); NumericsError names the first NaN or Inf."""
-        parts = []
-        for name, stored_K in weights.items():
-            products_BKK = self.arithmetic.inner_products(stored_K)
+        begun, self._ahead = self._ahead, None
+        products = begun.result() if begun is not None else self._products_of(weights)
+        for name, products_BKK in products.items():
             if not np.isfinite(products_BKK).all():
-                self.sources.refuse_not_finite(name)
-            parts.append(products_BKK)
-        return np.concatenate(parts)
+                self._sources.refuse_not_finite(name)
+        return np.concatenate(list(products.values()))
+
+    def _products_of(self, weights: Mapping[str, Sequence[Stored]]) -> dict[str, Float64]:
+        return dict(zip(weights, self._arithmetic.inner_products(list(weights.values())), strict=True))
 
     def _combine(self, weights: Mapping[str, Sequence[Stored]], coefficients: Slerp) -> None:
-        liti_rate = float(self.method.liti_rate)
-        for name in filter(self.output.needs, sorted(weights)):
+        liti_rate = float(self._method.liti_rate)
+        for name in filter(self._output.needs, sorted(weights)):
             try:
-                for values in self.arithmetic.combine(weights[name], coefficients.weights, liti_rate=liti_rate):
-                    self.output.append(name, values)
+                self._arithmetic.combine(
+                    weights[name], coefficients.weights, writing(self._output, name), liti_rate=liti_rate
+                )
             except FloatingPointError as error:
                 raise BeyondRangeError(
-                    f"merging tensor {name} gives values beyond {types_of(self.output.wanted)}",
+                    f"merging tensor {name} gives values beyond {types_of(self._output.wanted)}",
                     hint="the inputs are close to its limit of 3.4e38, or the LITI rate is far beyond 1",
                 ) from error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._thread.shutdown(cancel_futures=True)
+
+
+def writing(output: Output, tensor: str) -> Write:
+    """Appends to this tensor."""
+    return lambda which, values: output.append(which, tensor, values)
 
 
 def types_of(wanted: Sequence[Product]) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 import pytest
 
@@ -9,20 +11,31 @@ from warpctl.errors import FinalError
 from warpctl.merging import compiled_code
 from warpctl.merging.task_vector import BLOCK_ELEMENTS
 from warpctl.storage.bfloat16 import float32_to_bfloat16
-from warpctl.workers.merge_arithmetic import BATCH_ELEMENTS, MergeArithmetic, Product
+from warpctl.workers.merge_arithmetic import SHARE_ELEMENTS, MergeArithmetic, Product
 
 EVERY = tuple(Product(what, dtype) for what in ("merged", "next-init") for dtype in ("F32", "BF16"))
-SIZE = 2 * BATCH_ELEMENTS + BLOCK_ELEMENTS + 17
+SIZE = 5 * SHARE_ELEMENTS + BLOCK_ELEMENTS + 17
 STORED = [
     float32_to_bfloat16(np.random.default_rng(seed).standard_normal(SIZE).astype(np.float32)) for seed in range(3)
 ]
+FEW = [each[5:77] for each in STORED]
 FACTORS = np.array([0.7, 0.71])
 
 
 def combination(products, num_threads, stored=STORED):
     with MergeArithmetic(products, num_threads=num_threads) as arithmetic:
-        batches = [[each.copy() for each in batch] for batch in arithmetic.combine(stored, FACTORS, liti_rate=0.3)]
-    return [np.concatenate(parts) for parts in zip(*batches, strict=True)]
+        return combined_by(arithmetic, len(products), stored)
+
+
+def combined_by(arithmetic, num_products, stored=STORED, on_write=lambda _which, _place: None):
+    found = [[] for _ in range(num_products)]
+
+    def write(which, values):
+        on_write(which, len(found[which]))
+        found[which].append(values.copy())
+
+    arithmetic.combine(stored, FACTORS, write, liti_rate=0.3)
+    return [np.concatenate(parts) for parts in found]
 
 
 @pytest.mark.parametrize("products", [EVERY, EVERY[::-1], EVERY[3:], EVERY[2:3]], ids=len)
@@ -37,21 +50,50 @@ def test_inner_products_do_not_depend_on_the_threads():
     found = []
     for num_threads in (1, 5):
         with MergeArithmetic((), num_threads=num_threads) as arithmetic:
-            found.append(arithmetic.inner_products(STORED).tobytes())
-            assert arithmetic.inner_products([each[:0] for each in STORED]).tolist() == np.zeros((1, 3, 3)).tolist()
+            several, of_none, of_few = arithmetic.inner_products([STORED, [each[:0] for each in STORED], FEW])
+            assert of_none.tolist() == np.zeros((1, 3, 3)).tolist()
+            assert of_few.tobytes() == arithmetic.inner_products([FEW])[0].tobytes()
+            found.append(several.tobytes())
     assert found[0] == found[1]
 
 
 def test_a_value_beyond_its_type_is_refused_and_the_next_tensor_is_merged():
     bad = [each.copy() for each in STORED]
     for stored_N in bad:
-        stored_N[BATCH_ELEMENTS + 5] = 0x7F7F
-    bad[0][BATCH_ELEMENTS + 5] = 0xFF7F
+        stored_N[SHARE_ELEMENTS + 5] = 0x7F7F
+    bad[0][SHARE_ELEMENTS + 5] = 0xFF7F
     with MergeArithmetic(EVERY, num_threads=2) as arithmetic:
         with pytest.raises(FloatingPointError):
-            list(arithmetic.combine(bad, FACTORS, liti_rate=0.3))
-        found = next(arithmetic.combine(STORED, FACTORS, liti_rate=0.3))
-        assert found[0].tobytes() == combination(EVERY, 1)[0][:BATCH_ELEMENTS].tobytes()
+            combined_by(arithmetic, len(EVERY), bad)
+        assert combined_by(arithmetic, len(EVERY))[0].tobytes() == combination(EVERY, 1)[0].tobytes()
+
+
+@pytest.mark.parametrize("place", range(6))
+def test_an_error_of_writing_ends_all_threads(place):
+    """Those that wait for their turn would wait for ever."""
+
+    def fails(which, piece):
+        if (which, piece) == (1, place):
+            raise OSError("no room")
+
+    with MergeArithmetic(EVERY, num_threads=3) as arithmetic:
+        with pytest.raises(OSError, match="no room"):
+            combined_by(arithmetic, len(EVERY), on_write=fails)
+        assert combined_by(arithmetic, len(EVERY))[0].tobytes() == combination(EVERY, 1)[0].tobytes()
+
+
+def test_one_product_is_written_by_one_thread_at_a_time_and_two_side_by_side():
+    side_by_side = threading.Barrier(2, timeout=30)
+    writing = [threading.Lock() for _ in range(2)]
+
+    def write(which, piece):
+        assert writing[which].acquire(blocking=False)
+        if (which, piece) in {(1, 0), (0, 1)}:
+            side_by_side.wait()
+        writing[which].release()
+
+    with MergeArithmetic(EVERY[:2], num_threads=3) as arithmetic:
+        combined_by(arithmetic, 2, on_write=write)
 
 
 def test_a_compiler_that_fails_is_asked_once(monkeypatch):
