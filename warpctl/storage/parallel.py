@@ -2,16 +2,33 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import math
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
-from typing import Any
+from pathlib import Path
+from typing import Any, Final
 
 
-def cores_of_this_process() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+CGROUP: Final = Path("/sys/fs/cgroup")
+"""In a container, that of the container itself."""
+
+
+def cores_of_this_process(cgroup: Path = CGROUP) -> int:
+    """Cores that this process may use: those that it is bound to, but no more than its container's limit, rounded up."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, math.ceil(min(cores, _limit(cgroup))))
+
+
+def _limit(cgroup: Path) -> float:
+    """Cores that the kernel grants to a cgroup (cgroups(7): version 2, or 1), infinite where it has no limit."""
+    for files in (("cpu.max",), ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us")):
+        with contextlib.suppress(OSError, ValueError):
+            quota, period = (int(word) for file in files for word in (cgroup / file).read_text().split())
+            return quota / period if quota > 0 else math.inf
+    return math.inf
 
 
 def run_all(jobs: Sequence[Callable[[], object]], *, parallel: int) -> None:

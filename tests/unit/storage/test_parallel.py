@@ -1,12 +1,13 @@
 """Jobs side by side: bounds, errors and quiet afterwards."""
 
+import os
 import threading
 import time
 
 import pytest
 
 from warpctl.storage import parallel
-from warpctl.storage.parallel import run_all
+from warpctl.storage.parallel import cores_of_this_process, run_all
 
 
 def test_the_error_of_the_earliest_job_is_raised_when_nothing_runs_any_more():
@@ -47,3 +48,25 @@ def test_what_needs_no_threads_starts_none(num_jobs, monkeypatch):
     run_all([lambda: seen.append(threading.current_thread())] * num_jobs, parallel=97)
 
     assert seen == [threading.current_thread()] * num_jobs
+
+
+@pytest.mark.parametrize(
+    ("files", "cores"),
+    [
+        ({}, 6),
+        ({"cpu.max": "max 100000\n"}, 6),
+        ({"cpu.max": "200000 100000\n"}, 2),
+        ({"cpu.max": "150000 100000\n"}, 2),
+        ({"cpu.max": "10000 100000\n"}, 1),
+        ({"cpu.max": "6400000 100000\n"}, 6),
+        ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, 6),
+        ({"cpu/cpu.cfs_quota_us": "300000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 3),
+        ({"cpu.max": "not what the kernel writes"}, 6),
+    ],
+)
+def test_cores_are_those_that_the_container_may_use(tmp_path, monkeypatch, files, cores):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _process: set(range(6)), raising=False)
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert cores_of_this_process(tmp_path) == cores
