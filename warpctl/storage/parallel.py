@@ -11,7 +11,6 @@ from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any, Final
 
-
 CGROUP: Final = Path("/sys/fs/cgroup")
 """In a container, that of the container itself."""
 
