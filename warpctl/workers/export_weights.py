@@ -51,9 +51,9 @@ def write_weights(
     writer = CheckpointWriter(_Folder(target), prefix="", specs=specs, dtype=stored_as, max_shard_bytes=max_shard_bytes)
     total, done = sum(shard.size for shard in writer.shards), 0
     with (
+        writer,
         MergeArithmetic([Product("next-init", stored_as)]) as arithmetic,
         weight_stream(specs, sft, source, load_bytes=load_bytes) as parts,
-        writer,
     ):
         for tensor, _, stored_K in parts:
 

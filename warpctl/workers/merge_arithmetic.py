@@ -6,7 +6,7 @@ import contextlib
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar
 
@@ -17,7 +17,7 @@ from warpctl.merging import kernels
 from warpctl.merging.kernels import Inputs, Rounded
 from warpctl.merging.product import Product
 from warpctl.merging.task_vector import BLOCK_ELEMENTS
-from warpctl.storage.parallel import cores_of_this_process, finish_all
+from warpctl.storage.parallel import cores_of_this_process
 
 MAX_THREADS = 8
 """More do not help: memory and the store are slower than that."""
@@ -43,6 +43,7 @@ class MergeArithmetic:
     def __init__(self, products: Sequence[Product], *, num_threads: int | None = None) -> None:
         num_threads = num_threads or min(cores_of_this_process(), MAX_THREADS)
         self._products = tuple(products)
+        self._is_stopped = False
         self._held = [
             {product: np.empty(SHARE_ELEMENTS, _HELD_AS[product.dtype]) for product in products}
             for _ in range(num_threads)
@@ -64,7 +65,7 @@ class MergeArithmetic:
                 shares.append((inputs, share, products_BKK[first : first + SHARE_ELEMENTS // BLOCK_ELEMENTS]))
 
         def work(_held: object) -> None:
-            for inputs, share, products_BKK in _taken_from(shares):
+            for inputs, share, products_BKK in self._taken_from(shares):
                 kernels.inner_products(inputs, share, products_BKK)
 
         self._on_all(self._adding, work, shares)
@@ -82,7 +83,7 @@ class MergeArithmetic:
 
         def work(held: Mapping[Product, Stored]) -> None:
             try:
-                for number, share in _taken_from(shares):
+                for number, share in self._taken_from(shares):
                     place = slice(0, share.stop - share.start)
                     kernels.combine(
                         inputs,
@@ -111,12 +112,26 @@ class MergeArithmetic:
         if len(shares) == 1:
             work(self._held[0])
             return
-        futures = [threads.submit(work, held) for held in self._held[: len(shares)]]
+        futures: list[Future[None]] = []
         try:
+            for held in self._held[: len(shares)]:
+                futures.append(threads.submit(work, held))  # noqa: PERF401 - after an error the list has those that run
             wait(futures, return_when=FIRST_EXCEPTION)
         finally:
             shares.clear()
-            finish_all(futures)
+            wait(futures)
+        for future in futures:
+            future.result()
+
+    def _taken_from(self, shares: deque[_T]) -> Iterator[_T]:
+        """Until there are none; several threads may take from the same ones."""
+        with contextlib.suppress(IndexError):
+            while not self._is_stopped:
+                yield shares.popleft()
+
+    def stop(self) -> None:
+        """End what another thread waits for: its result is wrong, and must not be wanted any more."""
+        self._is_stopped = True
 
     def __enter__(self) -> Self:
         kernels.prepare()  # once, and not by each thread: a compiler that fails has failed for all
@@ -157,13 +172,6 @@ class _Turns:
         with self._changed:
             self._has_failed = True
             self._changed.notify_all()
-
-
-def _taken_from(shares: deque[_T]) -> Iterator[_T]:
-    """Until there are none; several threads may take from the same ones."""
-    with contextlib.suppress(IndexError):
-        while True:
-            yield shares.popleft()
 
 
 def _shares(num_elements: int) -> Iterator[slice]:

@@ -155,6 +155,8 @@ class _Merging:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if kind is not None:
+            self._arithmetic.stop()
         self._thread.shutdown(cancel_futures=True)
 
 

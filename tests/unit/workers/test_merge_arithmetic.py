@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from warpctl.errors import FinalError
 from warpctl.merging import compiled_code
 from warpctl.merging.task_vector import BLOCK_ELEMENTS
 from warpctl.storage.bfloat16 import float32_to_bfloat16
+from warpctl.workers import merge_arithmetic
 from warpctl.workers.merge_arithmetic import SHARE_ELEMENTS, MergeArithmetic, Product
 
 EVERY = tuple(Product(what, dtype) for what in ("merged", "next-init") for dtype in ("F32", "BF16"))
@@ -80,6 +82,54 @@ def test_an_error_of_writing_ends_all_threads(place):
         with pytest.raises(OSError, match="no room"):
             combined_by(arithmetic, len(EVERY), on_write=fails)
         assert combined_by(arithmetic, len(EVERY))[0].tobytes() == combination(EVERY, 1)[0].tobytes()
+
+
+def test_an_interruption_stays_one_and_leaves_no_thread_at_work(monkeypatch):
+    """Ctrl-C comes where the main thread waits; what a thread meets after that is not what the user wants to hear."""
+    interrupted, ended = threading.Event(), []
+    original = merge_arithmetic.wait
+
+    def interrupts(futures, **options):
+        if options:
+            interrupted.set()
+            raise KeyboardInterrupt
+        return original(futures)
+
+    def fails(which, piece):
+        assert interrupted.wait(30)
+        ended.append((which, piece))
+        raise OSError("no room")
+
+    monkeypatch.setattr(merge_arithmetic, "wait", interrupts)
+    with MergeArithmetic(EVERY, num_threads=2) as arithmetic:
+        with pytest.raises(KeyboardInterrupt):
+            combined_by(arithmetic, len(EVERY), on_write=fails)
+        assert ended == [(0, 0)]
+
+
+def test_a_thread_that_cannot_be_started_leaves_none_at_work(monkeypatch):
+    """Those that run already end before the caller hears of it: it will close what they write to."""
+    started, has_refused, has_raised, late = [], threading.Event(), threading.Event(), []
+    submit = ThreadPoolExecutor.submit
+
+    def refuses(pool, work, *arguments):
+        if started:
+            has_refused.set()
+            raise RuntimeError("can't start new thread")
+        started.append(work)
+        return submit(pool, work, *arguments)
+
+    def write(_which, _piece):
+        assert has_refused.wait(30)
+        late.append(has_raised.is_set())
+
+    monkeypatch.setattr(ThreadPoolExecutor, "submit", refuses)
+    with MergeArithmetic(EVERY, num_threads=2) as arithmetic:
+        with pytest.raises(RuntimeError, match="new thread"):
+            combined_by(arithmetic, len(EVERY), on_write=write)
+        has_raised.set()
+    assert late
+    assert not any(late)
 
 
 def test_one_product_is_written_by_one_thread_at_a_time_and_two_side_by_side():
