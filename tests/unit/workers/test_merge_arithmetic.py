@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from warpctl.errors import FinalError
-from warpctl.merging import compiled_code
+from warpctl.merging import compiled_code, kernels
 from warpctl.merging.task_vector import BLOCK_ELEMENTS
 from warpctl.storage.bfloat16 import float32_to_bfloat16
 from warpctl.workers import merge_arithmetic
@@ -130,6 +130,17 @@ def test_a_thread_that_cannot_be_started_leaves_none_at_work(monkeypatch):
         has_raised.set()
     assert late
     assert not any(late)
+
+
+def test_what_is_stopped_is_not_worked_on_any_more(monkeypatch):
+    worked_on = []
+    monkeypatch.setattr(kernels, "inner_products", lambda *arguments: worked_on.append(arguments))
+    with MergeArithmetic((), num_threads=2) as arithmetic:
+        arithmetic.inner_products([STORED])
+        assert len(worked_on) == 6
+        arithmetic.stop()
+        arithmetic.inner_products([STORED])
+    assert len(worked_on) == 6
 
 
 def test_one_product_is_written_by_one_thread_at_a_time_and_two_side_by_side():

@@ -133,7 +133,12 @@ def test_what_is_not_finite_in_the_next_group_is_said_when_its_turn_comes(
     assert list(output.values) == [FIRST]
 
 
-def test_an_output_that_fails_ends_what_was_begun(tmp_path: Path, models: list[dict[str, Any]]) -> None:
+def test_an_output_that_fails_ends_what_was_begun(
+    tmp_path: Path, models: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stopped: list[MergeArithmetic] = []
+    monkeypatch.setattr(MergeArithmetic, "stop", stopped.append)
+
     def fails(_tensor: str) -> None:
         raise OSError("no room")
 
@@ -141,3 +146,4 @@ def test_an_output_that_fails_ends_what_was_begun(tmp_path: Path, models: list[d
     with pytest.raises(OSError, match="no room"):
         merged(tmp_path, models, Written(fails), memory_bytes=DEFAULT_MEMORY_BYTES)
     assert set(threading.enumerate()) <= before
+    assert len(stopped) == 1
