@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from warpctl.merging import kernels
+from warpctl.merging.coefficients import factors_of_policies
 from warpctl.merging.kernels import Inputs, Rounded
 from warpctl.merging.liti import liti, put_back, round_once, round_once_to_bfloat16
 from warpctl.merging.task_vector import BLOCK_ELEMENTS, blocks, inner_products
@@ -56,7 +57,8 @@ def found_combination(
         for dtype, kind in ((F32, np.float32), (BF16, np.uint16))
     ]
     results = {"merged": Rounded(*arrays[:2]), "next_init": Rounded(*arrays[2:])}
-    kernels.combine(inputs, np.array(slerp_weights), slice(0, inputs.size), liti_rate=liti_rate, **results)
+    factors_K = factors_of_policies(slerp_weights)
+    kernels.combine(inputs, factors_K, slice(0, inputs.size), liti_rate=liti_rate, **results)
     return arrays
 
 
@@ -166,7 +168,7 @@ def test_the_combination_may_be_computed_in_parts(size):
     place = slice(BLOCK_ELEMENTS // 2, size)
     part = Rounded(np.empty(size - place.start, np.float32), np.empty(0, np.uint16))
     nothing = Rounded(np.empty(0, np.float32), np.empty(0, np.uint16))
-    kernels.combine(Inputs(stored_K), np.array([0.7, 0.7]), place, liti_rate=0.3, merged=nothing, next_init=part)
+    kernels.combine(Inputs(stored_K), factors_of_policies([0.7, 0.7]), place, liti_rate=0.3, merged=nothing, next_init=part)
     assert part.float32_N.tobytes() == found_combination(stored_K, [0.7, 0.7], 0.3)[2][place].tobytes()
 
 
