@@ -10,13 +10,12 @@ Semantics: github.com/arcee-ai/mergekit, 0.1.5, mergekit/{config,plan}.py and me
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
-from pathlib import Path
-from typing import Any, Final, NamedTuple, Never
+from typing import Any, Final
 
+from warpctl.cli.recipe_file import Entry, is_number, load_recipe, mapping, model_uri, read_models, refuse
 from warpctl.errors import UserError
 from warpctl.merging.slerp_weights import SlerpRule
 from warpctl.spec.merge_method import SlerpOf
@@ -62,14 +61,6 @@ class Recipe:
     """That all models must have; 0: it does not say."""
 
 
-class _Entry(NamedTuple):
-    """A model of the recipe, and where it is written there."""
-
-    place: str
-    model: str
-    parameters: Mapping[str, Any]
-
-
 def refuse_beside_recipe(given: Mapping[str, bool]) -> None:
     """UserError for an option that the recipe decides."""
     for option, is_given in given.items():
@@ -79,22 +70,22 @@ def refuse_beside_recipe(given: Mapping[str, bool]) -> None:
 
 def read_recipe(path: str) -> Recipe:
     """Read a recipe. UserError names the file, what in it is not done here, and why."""
-    recipe = _load(path)
+    recipe = load_recipe(path)
     for name in recipe:
         if name not in _KNOWN:
-            _refuse(path, f"{name}: {_REASONS.get(name, 'is not a field that is known here')}")
+            refuse(path, f"{name}: {_REASONS.get(name, 'is not a field that is known here')}")
     method = str(recipe.get("merge_method"))
     if method not in _PARAMETERS:
-        _refuse(path, f"merge_method: {method} is not slerp, nuslerp or linear")
-    shared = _mapping(path, "parameters", recipe.get("parameters"))
+        refuse(path, f"merge_method: {method} is not slerp, nuslerp or linear")
+    shared = mapping(path, "parameters", recipe.get("parameters"))
     _check_parameters(path, "parameters", method, shared)
-    entries, num_layers = _entries(path, recipe)
-    base = _model(path, "base_model", recipe["base_model"]) if recipe.get("base_model") else ""
+    entries, num_layers = read_models(path, recipe)
+    base = model_uri(path, "base_model", recipe["base_model"]) if recipe.get("base_model") else ""
     if recipe.get("tokenizer_source") not in (None, "base"):
-        _refuse(path, "tokenizer_source: the tokenizer is copied from the init; only base is possible")
+        refuse(path, "tokenizer_source: the tokenizer is copied from the init; only base is possible")
     dtype = recipe.get("out_dtype") or recipe.get("dtype") or "float32"
     if dtype not in ("float32", "bfloat16"):
-        _refuse(path, f"dtype: {dtype} is not float32 or bfloat16")
+        refuse(path, f"dtype: {dtype} is not float32 or bfloat16")
     if method == "slerp":
         how = _slerp(path, base, entries, shared)
     elif method == "nuslerp":
@@ -104,15 +95,15 @@ def read_recipe(path: str) -> Recipe:
     return Recipe(**how, dtype=dtype, num_layers=num_layers)
 
 
-def _slerp(path: str, base: str, entries: list[_Entry], shared: Mapping[str, Any]) -> dict[str, Any]:
+def _slerp(path: str, base: str, entries: list[Entry], shared: Mapping[str, Any]) -> dict[str, Any]:
     if not base:
-        _refuse(path, "base_model is missing: slerp goes from it, at t = 0, to the other model, at t = 1")
+        refuse(path, "base_model is missing: slerp goes from it, at t = 0, to the other model, at t = 1")
     for entry in entries:
         if entry.parameters:
-            _refuse(path, f"{entry.place}.parameters: a model of slerp has none; t is in those of the recipe")
+            refuse(path, f"{entry.place}.parameters: a model of slerp has none; t is in those of the recipe")
     others = [entry.model for entry in entries if entry.model != base]
     if len(others) != 1:
-        _refuse(path, f"slerp takes one model beside base_model, not {len(others)}")
+        refuse(path, f"slerp takes one model beside base_model, not {len(others)}")
     rules = _rules(path, shared.get("t"))
     return {"init": base, "policies": tuple(others), "slerp_rules": rules, "slerp_of": SlerpOf.WEIGHTS}
 
@@ -120,7 +111,7 @@ def _slerp(path: str, base: str, entries: list[_Entry], shared: Mapping[str, Any
 def _rules(path: str, setting: Any) -> tuple[SlerpRule, ...]:
     """t: a number, a list of them along the layers, or a list of such values, each for tensors with some word in their names."""
     if setting is None:
-        _refuse(path, "parameters.t is missing: 0 is base_model, 1 the other model")
+        refuse(path, "parameters.t is missing: 0 is base_model, 1 the other model")
     if isinstance(setting, dict):
         setting = [setting]
     if not isinstance(setting, list) or not any(isinstance(item, dict) for item in setting):
@@ -129,10 +120,10 @@ def _rules(path: str, setting: Any) -> tuple[SlerpRule, ...]:
     for number, item in enumerate(setting):
         place = f"parameters.t[{number}]"
         if not isinstance(item, dict) or set(item) - {"filter", "value"}:
-            _refuse(path, f"{place}: must be a filter, which may be left out, and a value")
+            refuse(path, f"{place}: must be a filter, which may be left out, and a value")
         part = item.get("filter")
         if part is not None and not isinstance(part, str):
-            _refuse(path, f"{place}.filter: must be a part of the names of tensors")
+            refuse(path, f"{place}.filter: must be a part of the names of tensors")
         rules.append(SlerpRule(_points(path, f"{place}.value", item.get("value")), "" if part in (None, "*") else part))
     return tuple(rules)
 
@@ -140,19 +131,19 @@ def _rules(path: str, setting: Any) -> tuple[SlerpRule, ...]:
 def _points(path: str, place: str, value: Any) -> tuple[float, ...]:
     numbers = value if isinstance(value, list) else [value]
     for number in numbers:
-        if not _is_number(number) or not 0 <= number <= 1:
-            _refuse(path, f"{place}: {number} is not a number from 0, which is base_model, to 1, the other model")
+        if not is_number(number) or not 0 <= number <= 1:
+            refuse(path, f"{place}: {number} is not a number from 0, which is base_model, to 1, the other model")
     if not numbers:
-        _refuse(path, f"{place}: the list is empty")
+        refuse(path, f"{place}: the list is empty")
     return tuple(float(number) for number in numbers)
 
 
 def _nuslerp(path: str, base: str, models: list[tuple[str, Decimal]]) -> dict[str, Any]:
     if len(models) != 2:
-        _refuse(path, f"nuslerp takes two models{' beside the base' if base else ''}, not {len(models)}")
+        refuse(path, f"nuslerp takes two models{' beside the base' if base else ''}, not {len(models)}")
     (one, weight_of_one), (two, weight_of_two) = models
     if min(weight_of_one, weight_of_two) < 0:
-        _refuse(path, "weight: weights must not be negative; SLERP here is between the two models")
+        refuse(path, "weight: weights must not be negative; SLERP here is between the two models")
     total = weight_of_one + weight_of_two
     rule = SlerpRule((float(weight_of_two / total) if total >= _LEAST_SUM else 0.5,))
     if base:
@@ -162,14 +153,14 @@ def _nuslerp(path: str, base: str, models: list[tuple[str, Decimal]]) -> dict[st
 
 def _linear(path: str, base: str, models: list[tuple[str, Decimal]]) -> dict[str, Any]:
     if len(models) < 2:
-        _refuse(path, "models: linear takes two models or more, not 1")
+        refuse(path, "models: linear takes two models or more, not 1")
     if base and base not in {model for model, _ in models}:
-        _refuse(path, "base_model: must be one of the models of a linear merge")
+        refuse(path, "base_model: must be one of the models of a linear merge")
     # Config and tokenizer come from the first one; sorting is stable.
     (first, _), *others = sorted(models, key=lambda model: base not in ("", model[0]))
     total = sum(weight for _, weight in models)
     if min(weight for _, weight in models) < 0 or not total:
-        _refuse(path, "weight: weights must not be negative, and not all zero")
+        refuse(path, "weight: weights must not be negative, and not all zero")
     return {
         "init": first,
         "policies": tuple(model for model, _ in others),
@@ -177,45 +168,8 @@ def _linear(path: str, base: str, models: list[tuple[str, Decimal]]) -> dict[str
     }
 
 
-def _entries(path: str, recipe: Mapping[str, Any]) -> tuple[list[_Entry], int]:
-    """The models, and how many layers each must have: one slice of all layers is the whole of them."""
-    if "slices" not in recipe:
-        return _models(path, "models", recipe.get("models"), {"model", "parameters"}), 0
-    slices = recipe["slices"]
-    if "models" in recipe or not isinstance(slices, list) or len(slices) != 1:
-        _refuse(path, "slices: layers of several models cannot be stacked here; one slice of whole models is possible")
-    only = _mapping(path, "slices[0]", slices[0])
-    if set(only) - {"sources"}:
-        _refuse(path, f"slices[0]: {min(set(only) - {'sources'})} is not known here; write it for the whole recipe")
-    place = "slices[0].sources"
-    entries = _models(path, place, only.get("sources"), {"model", "parameters", "layer_range"})
-    ranges = [source.get("layer_range") for source in only["sources"]]
-    first = ranges[0]
-    is_range = isinstance(first, list) and len(first) == 2 and type(first[1]) is int and first[0] == 0 < first[1]
-    if not is_range or any(other != first for other in ranges):
-        _refuse(
-            path,
-            f"{place}: layer_range must be [0, layers of the model], the same in all; layers cannot be cut out here",
-        )
-    return entries, first[1]
-
-
-def _models(path: str, place: str, models: Any, known: set[str]) -> list[_Entry]:
-    if not isinstance(models, list) or not models:
-        _refuse(path, f"{place}: must be a list of models")
-    found = []
-    for number, each in enumerate(models):
-        here = f"{place}[{number}]"
-        fields = _mapping(path, here, each)
-        if set(fields) - known:
-            _refuse(path, f"{here}: {min(set(fields) - known)} is not known here")
-        own = _mapping(path, f"{here}.parameters", fields.get("parameters"))
-        found.append(_Entry(here, _model(path, f"{here}.model", fields.get("model")), own))
-    return found
-
-
 def _weights(
-    path: str, method: str, entries: list[_Entry], shared: Mapping[str, Any], *, without: str = ""
+    path: str, method: str, entries: list[Entry], shared: Mapping[str, Any], *, without: str = ""
 ) -> list[tuple[str, Decimal]]:
     """Of each model but one, which needs none."""
     found = []
@@ -225,9 +179,9 @@ def _weights(
             continue
         weight = entry.parameters.get("weight", shared.get("weight"))
         if isinstance(weight, list | dict):
-            _refuse(path, f"{entry.place}.parameters.weight: gradients and filters are not done here, one number is")
-        if not _is_number(weight):
-            _refuse(path, f"{entry.place}.parameters.weight: must be a number")
+            refuse(path, f"{entry.place}.parameters.weight: gradients and filters are not done here, one number is")
+        if not is_number(weight):
+            refuse(path, f"{entry.place}.parameters.weight: must be a number")
         found.append((entry.model, Decimal(str(weight))))
     return found
 
@@ -237,38 +191,4 @@ def _check_parameters(path: str, place: str, method: str, parameters: Mapping[st
     for name, value in parameters.items():
         only = _PARAMETERS[method].get(name)
         if name != of_method and (only is None or value is not only):
-            _refuse(path, f"{place}.{name}: {value} is not done here" + ("" if only is None else f"; {only} is"))
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _model(path: str, place: str, value: Any) -> str:
-    if not isinstance(value, str) or not value:
-        _refuse(path, f"{place}: must be a path or URI")
-    return value
-
-
-def _mapping(path: str, place: str, value: Any) -> Mapping[str, Any]:
-    if value is not None and not isinstance(value, dict):
-        _refuse(path, f"{place}: must be a mapping")
-    return value or {}
-
-
-def _load(path: str) -> Mapping[str, Any]:
-    from ruamel.yaml import YAML
-    from ruamel.yaml.error import YAMLError
-
-    try:
-        return _mapping(path, "the recipe", YAML(typ="safe", pure=True).load(Path(path).expanduser().read_text()))
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}", hint="--recipe names a file in YAML") from error
-    except (YAMLError, UnicodeDecodeError) as error:
-        raise UserError(
-            f"{path} is not YAML: {str(error).splitlines()[0]}", hint="--recipe names a file in YAML"
-        ) from error
-
-
-def _refuse(path: str, why: str) -> Never:
-    raise UserError(f"{path}: {why}", hint="docs/merging.md says which recipes are done; mergekit-yaml does the others")
+            refuse(path, f"{place}.{name}: {value} is not done here" + ("" if only is None else f"; {only} is"))
