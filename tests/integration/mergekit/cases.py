@@ -38,7 +38,7 @@ SHAPES = {
     "model.norm.weight": (HIDDEN,),
     "lm_head.weight": (VOCABULARY, HIDDEN),
 }
-NORM = "model.norm.weight"
+NORM, HEAD, EMBEDDING = "model.norm.weight", "lm_head.weight", "model.embed_tokens.weight"
 INIT = random_weights(0, shapes=SHAPES)
 ONE, TWO, THREE = moved(INIT, 1, scale=0.1), moved(INIT, 2, scale=0.15), moved(INIT, 3, scale=0.1)
 
@@ -51,6 +51,14 @@ def _nearly_opposite() -> np.ndarray:
     return INIT[NORM] + tilted
 
 
+ODD = {
+    **TWO,
+    NORM: np.zeros_like(ONE[NORM]),
+    HEAD: moved(ONE, 4, scale=0.03)[HEAD],
+    EMBEDDING: -moved(ONE, 5, scale=0.02)[EMBEDDING],
+}
+"""Beside member 1: a zero tensor, one at 1.7 degrees, and one 1.1 degrees short of antiparallel."""
+
 MODELS: dict[str, tuple[Mapping[str, np.ndarray], str]] = {
     "init": (INIT, "F32"),
     "one": (ONE, "F32"),
@@ -60,6 +68,7 @@ MODELS: dict[str, tuple[Mapping[str, np.ndarray], str]] = {
     "one-bf16": (ONE, "BF16"),
     "two-bf16": (TWO, "BF16"),
     "one-frozen": ({**ONE, NORM: INIT[NORM]}, "F32"),
+    "odd": (ODD, "F32"),
     "two-opposite": ({**TWO, NORM: _nearly_opposite()}, "F32"),
 }
 """Weights and stored type by name."""
@@ -97,6 +106,7 @@ SLERPS: dict[str, dict[str, Any]] = {
         },
         "slices": [0, 3],
     },
+    "slerp-odd": {"base": "one", "models": {"odd": None}, "parameters": {"t": 0.25}},
     "nuslerp-uneven": {"base": "init", "models": {"one": 0.2, "two": 0.6}},
     "nuslerp-of-one": {"base": "init", "models": {"one": 0, "init": 5, "two": 1}},
     "nuslerp-weights": {"models": {"one": 3, "two": 1}},

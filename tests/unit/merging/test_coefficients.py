@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from decimal import Decimal
 
@@ -10,6 +11,7 @@ import pytest
 
 from warpctl.errors import NumericsError
 from warpctl.merging.coefficients import SMALLEST_NORM, coefficients_of, factors_of_policies, from_zero
+from warpctl.merging.diagnostics import GroupDiagnostics
 from warpctl.merging.groups import Group
 from warpctl.merging.slerp import slerp
 from warpctl.merging.task_vector import inner_products, task_gram
@@ -137,3 +139,10 @@ def test_what_is_not_finite_is_refused(is_of_weights: bool) -> None:
             inner_products(weights_KN),
             of_weights(0.5) if is_of_weights else method(slerp_weights={"w": 0.5}),
         )
+
+
+@pytest.mark.parametrize("how", [method(), method(slerp_weights={"w": 0.25})], ids=["plain", "recipe"])
+def test_diagnostics_come_back_from_json_as_they_were(how: MergeMethod) -> None:
+    weights_KN = np.random.default_rng(0).standard_normal((3, 30))
+    seen = coefficients_of(GROUP, inner_products(weights_KN), how).diagnostics
+    assert GroupDiagnostics.from_json(json.loads(json.dumps(seen.to_json()))) == seen
