@@ -96,6 +96,8 @@ def test_weights_without_an_angle_are_averaged_and_it_says_so(
     found = coefficients_of(GROUP, inner_products(rows(one, two)), of_weights(slerp_weight))
     np.testing.assert_allclose(found.factors_K, [1 - slerp_weight, slerp_weight], rtol=1e-12, atol=1e-15)
     assert found.diagnostics.degenerate == (kind,)
+    cosines = {"Parallel": 1.0, "Antiparallel": -1.0, "Zero": None}
+    assert found.diagnostics.cosines[0][1] == found.diagnostics.cosines[1][0] == cosines[kind]
 
 
 @pytest.mark.parametrize("one", [[1.0, 2.0], [0.0, 0.0]])
