@@ -83,6 +83,7 @@ def weighing(recipe: dict[str, Any], *weights: object) -> dict[str, Any]:
         (weighing(NUSLERP, 2, 0), Recipe("init", ("one", "two"), "float32", slerp_rules=(SlerpRule((0.0,)),))),
         (weighing(NUSLERP, 0, 2), Recipe("init", ("one", "two"), "float32", slerp_rules=(SlerpRule((1.0,)),))),
         (weighing(NUSLERP, 0, 0), Recipe("init", ("one", "two"), "float32", slerp_rules=MIDDLE)),
+        (weighing(NUSLERP, 1e-7, 8e-7), Recipe("init", ("one", "two"), "float32", slerp_rules=MIDDLE)),
         (
             changed(
                 NUSLERP,

@@ -258,3 +258,14 @@ def test_a_recipe_for_other_tensors_is_one_line(place: Place, warpctl, changes: 
 
     assert (said.code, said.out, len(said.err.splitlines())) == (2, "", 2)
     assert why in said.err
+
+
+def test_a_base_of_zeros_is_not_taken_for_a_policy_that_did_not_move(place: Place, warpctl) -> None:
+    write_models(place, {"one": {name: 0 * values for name, values in INIT.items()}, "two": MODELS["two"]})
+    write_recipe(place, slerp(0.25))
+
+    done = warpctl(place, "merge", "--recipe", "recipe.yaml", "--out", "out")
+
+    assert done.code == 0, done.err
+    assert "did not move" not in done.err
+    assert "8 groups without an angle" in done.out
