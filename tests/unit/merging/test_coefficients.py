@@ -88,6 +88,7 @@ def test_slerp_of_weights_is_the_formula(closeness: float, slerp_weight: float) 
         ([3.0, 4.0], [0.0, 0.0], "Zero"),
         ([0.0, 0.0], [0.0, 0.0], "Zero"),
         ([3.0, 4.0], [-4e-6, 3e-6], "Zero"),
+        ([3.0, 4.0], [3e-6, 4e-6], "Zero"),
     ],
 )
 def test_weights_without_an_angle_are_averaged_and_it_says_so(
