@@ -90,10 +90,10 @@ def combine(
     merged: Rounded,
     next_init: Rounded,
 ) -> None:
-    """The sum of the inputs, each times its factor, liti.liti and one rounding of each to each type wanted; arrays of as many elements.
+    """`merged`, the sum of the inputs each times its factor, `next_init` by liti.liti; each rounded once to each type wanted.
 
-    With the factors of liti.put_back, merging/coefficients.py, this is it to the bit; terms with factor 0 are left out.
-    FloatingPointError when a value that is wanted is not finite in its type.
+    Arrays have as many elements as `elements`. A term with factor 0 is left out. With coefficients.factors_of_policies it is
+    liti.put_back, to the bit. FloatingPointError when a value that is wanted is not finite in its type.
     """
     _check_within(inputs, elements)
     if factors_K.shape != inputs.kinds_K.shape or not factors_K.any():

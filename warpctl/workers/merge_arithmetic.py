@@ -71,8 +71,9 @@ class MergeArithmetic:
         return found
 
     def combine(self, stored_K: Sequence[Stored], factors_K: Float64, write: Write, *, liti_rate: float) -> None:
-        """Write the products of the inputs, each times its factor: of each one piece at a time, in order, by whichever thread has computed it.
+        """Write the products: of each one piece at a time, in order, by whichever thread has computed it.
 
+        `factors_K`: of the inputs in the merged policy, the init first (coefficients.py).
         FloatingPointError when a value is beyond the range of its type. No thread is at work any more when this returns, or
         raises what a kernel or `write` has raised.
         """
