@@ -23,7 +23,7 @@ from warpctl.workers.merge_arithmetic import MergeArithmetic, Product
 ELEMENTS = 1 << 24
 ROUNDS = 5
 LITI_RATE = 0.3
-FACTORS = np.array([0.7, 0.71])
+FACTORS = np.array([-0.41, 0.7, 0.71])
 MERGED, NEXT_INIT, NEXT_INIT_BF16 = Product("merged", "F32"), Product("next-init", "F32"), Product("next-init", "BF16")
 
 Stored = npt.NDArray[Any]
@@ -60,7 +60,7 @@ def combination_of_numpy(stored_K: Sequence[Stored]) -> None:
         init, *members = (
             bfloat16_to_float32(each[start : start + BLOCK_ELEMENTS]).astype(np.float64) for each in stored_K
         )
-        merged = (1 - FACTORS.sum()) * init + FACTORS[0] * members[0] + FACTORS[1] * members[1]
+        merged = FACTORS[0] * init + FACTORS[1] * members[0] + FACTORS[2] * members[1]
         next_init = (1 - LITI_RATE) * init + LITI_RATE * merged
         merged.astype(np.float32), next_init.astype(np.float32)
 
@@ -77,7 +77,7 @@ def combination_of_torch(stored_K: Sequence[Stored]) -> None:
     inputs = [torch.from_numpy(each).view(torch.bfloat16) for each in stored_K]
     for start in range(0, inputs[0].numel(), BLOCK_ELEMENTS):
         init, *members = (each[start : start + BLOCK_ELEMENTS].double() for each in inputs)
-        merged = float(1 - FACTORS.sum()) * init + float(FACTORS[0]) * members[0] + float(FACTORS[1]) * members[1]
+        merged = float(FACTORS[0]) * init + float(FACTORS[1]) * members[0] + float(FACTORS[2]) * members[1]
         next_init = torch.lerp(init, merged, LITI_RATE)
         merged.float(), next_init.float()
 

@@ -72,7 +72,7 @@ def merge(
             "--recipe",
             metavar="FILE",
             show_default=False,
-            help="A mergekit recipe in place of --init, --policy and how: nuslerp or linear.",
+            help="A mergekit recipe in place of --init, --policy and how: slerp, nuslerp or linear.",
         ),
     ] = "",
     is_dry: Annotated[bool, typer.Option("--dry-run", help="Only check the inputs and show the plan.")] = False,
@@ -82,10 +82,12 @@ def merge(
 
     A streaming pass over the weights: memory does not grow with the model. Nothing is overwritten.
     """
+    from dataclasses import replace
+
     from warpctl.cli.merge_request import merge_request
     from warpctl.cli.merge_run import run_merge
 
-    linear_weights: tuple[float, ...] = ()
+    found = None
     if recipe:
         from warpctl.cli.merge_recipe import read_recipe, refuse_beside_recipe
 
@@ -101,8 +103,8 @@ def merge(
             }
         )
         found = read_recipe(recipe)
-        init, policies, linear_weights = found.init, list(found.policies), found.linear_weights
-        granularity, dtype = Granularity.LAYER if linear_weights else Granularity.TENSOR, Dtype(found.dtype)
+        init, policies, dtype = found.init, list(found.policies), Dtype(found.dtype)
+        granularity = Granularity.LAYER if found.linear_weights else Granularity.TENSOR
     request = merge_request(
         init=init,
         policies=policies or [],
@@ -114,6 +116,13 @@ def merge(
         dtype=dtype.value,
         max_shard_size=max_shard_size,
         memory=memory,
-        linear_weights=linear_weights,
     )
+    if found:
+        request = replace(
+            request,
+            linear_weights=found.linear_weights,
+            slerp_rules=found.slerp_rules,
+            slerp_of=found.slerp_of,
+            num_layers=found.num_layers,
+        )
     run_merge(request, output, is_dry=is_dry)

@@ -1,30 +1,45 @@
 """mergekit's recipes, as far as `warpctl merge` computes the very same thing; every other one is refused, with the reason.
 
-Semantics: github.com/arcee-ai/mergekit, 0.1.5, mergekit/config.py and mergekit/merge_methods/{nuslerp,linear}.py.
+Semantics: github.com/arcee-ai/mergekit, 0.1.5, mergekit/{config,plan}.py and mergekit/merge_methods/{slerp,nuslerp,linear}.py.
 
-- nuslerp with a base model and two others of equal weight: SLERP of their task vectors at 1/2, tensor by tensor.
+- slerp: SLERP of the weights themselves, tensor by tensor, from the base model at t = 0 to the other one at t = 1.
+- nuslerp of two models beside the base: SLERP of their task vectors at t = w2 / (w1 + w2), tensor by tensor; without a base model
+  of the weights themselves.
 - linear: the weighted average of models; weights are divided by their sum (`normalize`, its default).
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
-from pathlib import Path
-from typing import Any, Final, Never
+from typing import Any, Final
 
+from warpctl.cli.recipe_file import Entry, is_number, load_recipe, mapping, model_uri, read_models, refuse
 from warpctl.errors import UserError
+from warpctl.merging.slerp_weights import SlerpRule
+from warpctl.spec.merge_method import SlerpOf
 
-_KNOWN: Final = {"merge_method", "base_model", "models", "parameters", "dtype", "out_dtype", "tokenizer_source", "name"}
+_KNOWN: Final = {
+    "merge_method",
+    "base_model",
+    "models",
+    "slices",
+    "parameters",
+    "dtype",
+    "out_dtype",
+    "tokenizer_source",
+    "name",
+}
 _PARAMETERS: Final[Mapping[str, Mapping[str, bool]]] = {
+    "slerp": {},
     "nuslerp": {"nuslerp_flatten": True, "nuslerp_row_wise": False},
     "linear": {"normalize": True},
 }
-"""Parameters that a method has beside weights, each with the only value that is computed here: mergekit's default."""
+"""Parameters that a method has beside weights and t, each with the only value that is computed here: mergekit's default."""
+_LEAST_SUM: Final = Decimal("1e-6")
+"""Of nuslerp's weights; mergekit takes the middle if they are less."""
 _REASONS: Final = {
-    "slices": "layers of several models cannot be stacked here",
     "modules": "modules cannot be merged each in its own way here",
     "tokenizer": "tokenizers are copied from the init, not made",
     "chat_template": "chat templates are copied from the init",
@@ -40,6 +55,10 @@ class Recipe:
     dtype: str
     linear_weights: tuple[float, ...] = ()
     """Of each policy, in an average; the init weighs the rest of 1. (): SLERP."""
+    slerp_rules: tuple[SlerpRule, ...] = ()
+    slerp_of: SlerpOf = SlerpOf.TASK_VECTORS
+    num_layers: int = 0
+    """That all models must have; 0: it does not say."""
 
 
 def refuse_beside_recipe(given: Mapping[str, bool]) -> None:
@@ -51,51 +70,97 @@ def refuse_beside_recipe(given: Mapping[str, bool]) -> None:
 
 def read_recipe(path: str) -> Recipe:
     """Read a recipe. UserError names the file, what in it is not done here, and why."""
-    recipe = _load(path)
+    recipe = load_recipe(path)
     for name in recipe:
         if name not in _KNOWN:
-            _refuse(path, f"{name}: {_REASONS.get(name, 'is not a field that is known here')}")
+            refuse(path, f"{name}: {_REASONS.get(name, 'is not a field that is known here')}")
     method = str(recipe.get("merge_method"))
     if method not in _PARAMETERS:
-        reason = (
-            "SLERP of full weights is not done here; where their cosine is above 0.9995 it is linear with weights 1 - t and t, "
-            "and SLERP of task vectors is nuslerp with a base_model"
-        )
-        _refuse(path, f"merge_method: {method}" + (f": {reason}" if method == "slerp" else " is not nuslerp or linear"))
-    shared = _mapping(path, "parameters", recipe.get("parameters"))
-    _check_parameters(path, method, shared)
-    models = _weights(path, method, recipe.get("models"), shared)
-    base = _model(path, "base_model", recipe["base_model"]) if recipe.get("base_model") else ""
+        refuse(path, f"merge_method: {method} is not slerp, nuslerp or linear")
+    shared = mapping(path, "parameters", recipe.get("parameters"))
+    _check_parameters(path, "parameters", method, shared)
+    entries, num_layers = read_models(path, recipe)
+    base = model_uri(path, "base_model", recipe["base_model"]) if recipe.get("base_model") else ""
     if recipe.get("tokenizer_source") not in (None, "base"):
-        _refuse(path, "tokenizer_source: the tokenizer is copied from the init; only base is possible")
+        refuse(path, "tokenizer_source: the tokenizer is copied from the init; only base is possible")
     dtype = recipe.get("out_dtype") or recipe.get("dtype") or "float32"
     if dtype not in ("float32", "bfloat16"):
-        _refuse(path, f"dtype: {dtype} is not float32 or bfloat16")
-    one_and_two = _nuslerp(path, base, models) if method == "nuslerp" else _linear(path, base, models)
-    return Recipe(**one_and_two, dtype=dtype)
+        refuse(path, f"dtype: {dtype} is not float32 or bfloat16")
+    if method == "slerp":
+        how = _slerp(path, base, entries, shared)
+    elif method == "nuslerp":
+        how = _nuslerp(path, base, _weights(path, method, entries, shared, without=base))
+    else:
+        how = _linear(path, base, _weights(path, method, entries, shared))
+    return Recipe(**how, dtype=dtype, num_layers=num_layers)
+
+
+def _slerp(path: str, base: str, entries: list[Entry], shared: Mapping[str, Any]) -> dict[str, Any]:
+    if not base:
+        refuse(path, "base_model is missing: slerp goes from it, at t = 0, to the other model, at t = 1")
+    for entry in entries:
+        if entry.parameters:
+            refuse(path, f"{entry.place}.parameters: a model of slerp has none; t is in those of the recipe")
+    others = [entry.model for entry in entries if entry.model != base]
+    if len(others) != 1:
+        refuse(path, f"slerp takes one model beside base_model, not {len(others)}")
+    rules = _rules(path, shared.get("t"))
+    return {"init": base, "policies": tuple(others), "slerp_rules": rules, "slerp_of": SlerpOf.WEIGHTS}
+
+
+def _rules(path: str, setting: Any) -> tuple[SlerpRule, ...]:
+    """t: a number, a list of them along the layers, or a list of such values, each for tensors with some word in their names."""
+    if setting is None:
+        refuse(path, "parameters.t is missing: 0 is base_model, 1 the other model")
+    if isinstance(setting, dict):
+        setting = [setting]
+    if not isinstance(setting, list) or not any(isinstance(item, dict) for item in setting):
+        return (SlerpRule(_points(path, "parameters.t", setting)),)
+    rules = []
+    for number, item in enumerate(setting):
+        place = f"parameters.t[{number}]"
+        if not isinstance(item, dict) or set(item) - {"filter", "value"}:
+            refuse(path, f"{place}: must be a filter, which may be left out, and a value")
+        part = item.get("filter")
+        if part is not None and not isinstance(part, str):
+            refuse(path, f"{place}.filter: must be a part of the names of tensors")
+        rules.append(SlerpRule(_points(path, f"{place}.value", item.get("value")), "" if part in (None, "*") else part))
+    return tuple(rules)
+
+
+def _points(path: str, place: str, value: Any) -> tuple[float, ...]:
+    numbers = value if isinstance(value, list) else [value]
+    for number in numbers:
+        if not is_number(number) or not 0 <= number <= 1:
+            refuse(path, f"{place}: {number} is not a number from 0, which is base_model, to 1, the other model")
+    if not numbers:
+        refuse(path, f"{place}: the list is empty")
+    return tuple(float(number) for number in numbers)
 
 
 def _nuslerp(path: str, base: str, models: list[tuple[str, Decimal]]) -> dict[str, Any]:
-    if not base:
-        _refuse(path, "nuslerp without base_model is SLERP of full weights; SLERP here is that of task vectors")
-    others = [(model, weight) for model, weight in models if model != base]
-    if len(others) != 2:
-        _refuse(path, f"nuslerp takes two models beside the base, not {len(others)}")
-    if others[0][1] != others[1][1]:
-        _refuse(path, "weight: the two models must weigh the same; SLERP here is at the middle")
-    return {"init": base, "policies": tuple(model for model, _ in others)}
+    if len(models) != 2:
+        refuse(path, f"nuslerp takes two models{' beside the base' if base else ''}, not {len(models)}")
+    (one, weight_of_one), (two, weight_of_two) = models
+    if min(weight_of_one, weight_of_two) < 0:
+        refuse(path, "weight: weights must not be negative; SLERP here is between the two models")
+    total = weight_of_one + weight_of_two
+    rule = SlerpRule((float(weight_of_two / total) if total >= _LEAST_SUM else 0.5,))
+    if base:
+        return {"init": base, "policies": (one, two), "slerp_rules": (rule,)}
+    return {"init": one, "policies": (two,), "slerp_rules": (rule,), "slerp_of": SlerpOf.WEIGHTS}
 
 
 def _linear(path: str, base: str, models: list[tuple[str, Decimal]]) -> dict[str, Any]:
     if len(models) < 2:
-        _refuse(path, "models: linear takes two models or more, not 1")
+        refuse(path, "models: linear takes two models or more, not 1")
     if base and base not in {model for model, _ in models}:
-        _refuse(path, "base_model: must be one of the models of a linear merge")
+        refuse(path, "base_model: must be one of the models of a linear merge")
     # Config and tokenizer come from the first one; sorting is stable.
     (first, _), *others = sorted(models, key=lambda model: base not in ("", model[0]))
     total = sum(weight for _, weight in models)
     if min(weight for _, weight in models) < 0 or not total:
-        _refuse(path, "weight: weights must not be negative, and not all zero")
+        refuse(path, "weight: weights must not be negative, and not all zero")
     return {
         "init": first,
         "policies": tuple(model for model, _ in others),
@@ -103,58 +168,27 @@ def _linear(path: str, base: str, models: list[tuple[str, Decimal]]) -> dict[str
     }
 
 
-def _weights(path: str, method: str, models: Any, shared: Mapping[str, Any]) -> list[tuple[str, Decimal]]:
-    if not isinstance(models, list) or not models:
-        _refuse(path, "models: must be a list of models")
+def _weights(
+    path: str, method: str, entries: list[Entry], shared: Mapping[str, Any], *, without: str = ""
+) -> list[tuple[str, Decimal]]:
+    """Of each model but one, which needs none."""
     found = []
-    for number, entry in enumerate(models):
-        place = f"models[{number}]"
-        fields = _mapping(path, place, entry)
-        if set(fields) - {"model", "parameters"}:
-            _refuse(path, f"{place}: {min(set(fields) - {'model', 'parameters'})} is not known here")
-        own = _mapping(path, f"{place}.parameters", fields.get("parameters"))
-        _check_parameters(path, method, own)
-        weight = own.get("weight", shared.get("weight"))
+    for entry in entries:
+        _check_parameters(path, f"{entry.place}.parameters", method, entry.parameters)
+        if entry.model == without:
+            continue
+        weight = entry.parameters.get("weight", shared.get("weight"))
         if isinstance(weight, list | dict):
-            _refuse(path, f"{place}.parameters.weight: gradients and filters are not done here, one number is")
-        if isinstance(weight, bool) or not isinstance(weight, int | float) or not math.isfinite(weight):
-            _refuse(path, f"{place}.parameters.weight: must be a number")
-        found.append((_model(path, f"{place}.model", fields.get("model")), Decimal(str(weight))))
+            refuse(path, f"{entry.place}.parameters.weight: gradients and filters are not done here, one number is")
+        if not is_number(weight):
+            refuse(path, f"{entry.place}.parameters.weight: must be a number")
+        found.append((entry.model, Decimal(str(weight))))
     return found
 
 
-def _check_parameters(path: str, method: str, parameters: Mapping[str, Any]) -> None:
+def _check_parameters(path: str, place: str, method: str, parameters: Mapping[str, Any]) -> None:
+    of_method = "t" if method == "slerp" else "weight"
     for name, value in parameters.items():
         only = _PARAMETERS[method].get(name)
-        if name != "weight" and (only is None or value is not only):
-            _refuse(path, f"parameters.{name}: {value} is not done here" + ("" if only is None else f"; {only} is"))
-
-
-def _model(path: str, place: str, value: Any) -> str:
-    if not isinstance(value, str) or not value:
-        _refuse(path, f"{place}: must be a path or URI")
-    return value
-
-
-def _mapping(path: str, place: str, value: Any) -> Mapping[str, Any]:
-    if value is not None and not isinstance(value, dict):
-        _refuse(path, f"{place}: must be a mapping")
-    return value or {}
-
-
-def _load(path: str) -> Mapping[str, Any]:
-    from ruamel.yaml import YAML
-    from ruamel.yaml.error import YAMLError
-
-    try:
-        return _mapping(path, "the recipe", YAML(typ="safe", pure=True).load(Path(path).expanduser().read_text()))
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}", hint="--recipe names a file in YAML") from error
-    except (YAMLError, UnicodeDecodeError) as error:
-        raise UserError(
-            f"{path} is not YAML: {str(error).splitlines()[0]}", hint="--recipe names a file in YAML"
-        ) from error
-
-
-def _refuse(path: str, why: str) -> Never:
-    raise UserError(f"{path}: {why}", hint="docs/merging.md says which recipes are done; mergekit-yaml does the others")
+        if name != of_method and (only is None or value is not only):
+            refuse(path, f"{place}.{name}: {value} is not done here" + ("" if only is None else f"; {only} is"))

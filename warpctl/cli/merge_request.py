@@ -25,7 +25,6 @@ def merge_request(
     dtype: str,
     max_shard_size: str,
     memory: str,
-    linear_weights: tuple[float, ...] = (),
 ) -> MergeRequest:
     """UserError names the option that cannot be accepted."""
     if not init:
@@ -47,7 +46,6 @@ def merge_request(
         liti_rate=_rate(liti_rate),
         order=order,
         granularity=granularity,
-        linear_weights=linear_weights,
         dtype=dtype,
         max_shard_bytes=parse_size(max_shard_size, option="--max-shard-size"),
         memory_bytes=_memory(memory, num_inputs=1 + len(policies)),

@@ -60,7 +60,7 @@ def _run(request: MergeRequest, output: OutputFormat, *, is_dry: bool) -> None:
         "bytesPerSecond": round(speed),
     }
     for number, uri in enumerate(request.policies):
-        if diagnostics and not any(group.norms[number] for group in diagnostics):
+        if diagnostics and not request.is_of_weights and not any(group.norms[number] for group in diagnostics):
             warn(f"policy {uri} is the init: it did not move, and draws the result toward it")
 
     def tables() -> str:

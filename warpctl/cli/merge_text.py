@@ -25,11 +25,16 @@ def plan_text(plan: MergePlan) -> str:
         weights = (1 - sum(request.linear_weights), *request.linear_weights)
         models = zip((request.init, *request.policies), weights, strict=True)
         rows = [[f"model {number}", f"{uri}  (weight {weight:.4g})"] for number, (uri, weight) in enumerate(models, 1)]
-        rows.append(["to", f"{request.out}  (their weighted average, {request.dtype})"])
+        what = f"their weighted average, {request.dtype}"
+    elif request.is_of_weights:
+        ends = enumerate((request.init, *request.policies))
+        rows = [[f"model {1 + t}", f"{uri}  (at t = {t})"] for t, uri in ends]
+        what = request.dtype
     else:
         rows = [["init", request.init]]
         rows += [[f"policy {number}", uri] for number, uri in enumerate(request.policies, start=1)]
-        rows.append(["to", f"{request.out}  (LITI rate {request.liti_rate}, {request.dtype})"])
+        what = request.dtype if request.slerp_rules else f"LITI rate {request.liti_rate}, {request.dtype}"
+    rows.append(["to", f"{request.out}  ({what})"])
     if request.merged_out:
         rows.append(["and to", f"{request.merged_out}  (the merged policy, {request.dtype})"])
     rows.append(["model", _model_text(plan)])
@@ -45,7 +50,7 @@ def plan_text(plan: MergePlan) -> str:
 def _model_text(plan: MergePlan) -> str:
     return (
         f"{_number_text(plan.num_parameters)} parameters in {count_text(len(plan.sources.specs), 'tensor')}, "
-        f"{count_text(len(plan.copied) + 1, 'other file')} from {'model 1' if plan.request.linear_weights else 'the init'}"
+        f"{count_text(len(plan.copied) + 1, 'other file')} from {'model 1' if plan.request.is_of_weights else 'the init'}"
     )
 
 
@@ -54,9 +59,19 @@ def _slerp_text(plan: MergePlan) -> str:
     what = {Granularity.LAYER: "layer", Granularity.TENSOR: "tensor", Granularity.GLOBAL: "model"}[request.granularity]
     text = f"of the whole {what}" if request.granularity is Granularity.GLOBAL else f"{what} by {what}"
     text += f", {count_text(len(plan.groups), 'group')}"
+    if request.slerp_rules:
+        of = "weights" if request.is_of_weights else "task vectors"
+        return f"of {of}, {text}, t = {_slerp_weight_text(plan)}"
     if len(request.policies) > 2:
         text += f", order {request.order}"
     return text if len(request.policies) > 1 else f"none: one policy is its own merge ({text})"
+
+
+def _slerp_weight_text(plan: MergePlan) -> str:
+    """mergekit's t, or its range where it depends on the tensor."""
+    found = plan.method.slerp_weights.values()
+    low, high = min(found), max(found)
+    return f"{low:.4g}" if low == high else f"{low:.4g} to {high:.4g}"
 
 
 def _bytes_text(plan: MergePlan) -> str:
@@ -76,7 +91,7 @@ def groups_text(diagnostics: Sequence[GroupDiagnostics], *, is_wide: bool) -> st
     before = -1
     for index in shown:
         if index > before + 1:
-            rows.append([f"... {count_text(index - before - 1, 'group')}", "", "", "", "", ""])
+            rows.append([f"... {count_text(index - before - 1, 'group')}", *[""] * 6])
         before = index
         group = diagnostics[index]
         if group.degenerate:
@@ -88,12 +103,18 @@ def groups_text(diagnostics: Sequence[GroupDiagnostics], *, is_wide: bool) -> st
                 _span(group.angles, ".1f"),
                 _span(group.norms, ".3g"),
                 _span(group.weights, ".3f"),
+                NOTHING if group.slerp_weight is None else f"{group.slerp_weight:.4g}",
                 ", ".join(group.degenerate),
             ]
         )
     has_notes = any(row[-1] for row in rows)
-    columns = ["GROUP", "COSINE", "ANGLE", "NORMS", "WEIGHTS", *(["LERP"] if has_notes else [])]
-    return table_text(columns, [row[: len(columns)] for row in rows], styles=styles)
+    has_points = any(group.slerp_weight is not None for group in diagnostics)
+    wanted = {"T": has_points, "LERP": has_notes}
+    columns = ["GROUP", "COSINE", "ANGLE", "NORMS", "WEIGHTS", *wanted]
+    places = [place for place, column in enumerate(columns) if wanted.get(column, True)]
+    return table_text(
+        [columns[place] for place in places], [[row[place] for place in places] for row in rows], styles=styles
+    )
 
 
 def shown_groups(diagnostics: Sequence[GroupDiagnostics]) -> list[int]:
@@ -116,7 +137,13 @@ def summary_text(plan: MergePlan, diagnostics: Sequence[GroupDiagnostics], *, se
     if plan.request.linear_weights:
         return f"averaged {len(plan.folders)} models in {seconds} ({size_text(round(speed))}/s)"
     degenerate = sum(bool(each.degenerate) for each in diagnostics)
-    policies = "1 policy" if len(plan.request.policies) == 1 else f"{len(plan.request.policies)} policies"
+    policies = (
+        "2 models"
+        if plan.request.is_of_weights
+        else "1 policy"
+        if len(plan.request.policies) == 1
+        else f"{len(plan.request.policies)} policies"
+    )
     groups = count_text(len(diagnostics), "group")
     lines = [f"merged {policies}, {groups}, in {seconds} ({size_text(round(speed))}/s)"]
     if degenerate:

@@ -40,19 +40,26 @@ class GroupDiagnostics:
     """Between task vectors (paper: about 0), M x M."""
     weight_cosines: tuple[tuple[Number, ...], ...]
     """Between the members' full weights (paper: above 0.999), M x M."""
+    slerp_weight: Number = None
+    """lambda, of a recipe; None: 1 / M, which is not written down."""
 
     def to_json(self) -> dict[str, Any]:
         """For merge.json, in camelCase as everywhere outside Python."""
         fields = asdict(self)
+        if self.slerp_weight is None:
+            del fields["slerp_weight"]
         return {_camel(name): value for name, value in fields.items()}
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Self:
         """The inverse of to_json, exact."""
-        return cls(**{name: _tuples(data[_camel(name)]) for name in cls.__dataclass_fields__})
+        names = [name for name in cls.__dataclass_fields__ if _camel(name) in data or name != "slerp_weight"]
+        return cls(**{name: _tuples(data[_camel(name)]) for name in names})
 
 
-def diagnose(group: Group, products_KK: Float64, merged: Slerp) -> GroupDiagnostics:
+def diagnose(
+    group: Group, products_KK: Float64, merged: Slerp, *, slerp_weight: float | None = None
+) -> GroupDiagnostics:
     """Diagnostics from the inner products of init and task vectors (task_vector.products) and the coefficients."""
     gram_MM = task_gram(products_KK)
     squared = math.fsum((merged.weights[:, None] * gram_MM * merged.weights).flat)
@@ -67,6 +74,7 @@ def diagnose(group: Group, products_KK: Float64, merged: Slerp) -> GroupDiagnost
         merged_norm=math.sqrt(max(squared, 0.0)),
         cosines=_rows(cosines(gram_MM)),
         weight_cosines=_rows(cosines(weight_gram(products_KK))),
+        slerp_weight=slerp_weight,
     )
 
 

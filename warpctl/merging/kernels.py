@@ -6,7 +6,6 @@ to), on any processor. They release the interpreter's lock. Their source is in l
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
@@ -84,21 +83,22 @@ def inner_products(inputs: Inputs, elements: slice, products_BKK: Float64) -> No
 
 def combine(
     inputs: Inputs,
-    slerp_weights_M: Float64,
+    factors_K: Float64,
     elements: slice,
     *,
     liti_rate: float,
     merged: Rounded,
     next_init: Rounded,
 ) -> None:
-    """liti.put_back, liti.liti and one rounding of each to each type wanted, to the bit; arrays of as many elements.
+    """`merged`, the sum of the inputs each times its factor, `next_init` by liti.liti; each rounded once to each type wanted.
 
-    FloatingPointError when a value that is wanted is not finite in its type.
+    Arrays have as many elements as `elements`. A term with factor 0 is left out. With coefficients.factors_of_policies it is
+    liti.put_back, to the bit. FloatingPointError when a value that is wanted is not finite in its type.
     """
     _check_within(inputs, elements)
-    factors_K = np.array([1.0 - math.fsum(slerp_weights_M), *slerp_weights_M])
-    if factors_K.size != inputs.kinds_K.size:
-        raise ValueError(f"{factors_K.size - 1} weights for {inputs.kinds_K.size - 1} members")
+    if factors_K.shape != inputs.kinds_K.shape or not factors_K.any():
+        raise ValueError(f"factors {factors_K.tolist()} for {inputs.kinds_K.size} inputs")
+    factors_K = np.ascontiguousarray(factors_K, np.float64)
     wanted: tuple[Stored, ...] = (*merged, *next_init)
     for array, dtype in zip(wanted, (np.float32, np.uint16) * 2, strict=True):
         if (

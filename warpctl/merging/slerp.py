@@ -19,6 +19,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -58,11 +59,16 @@ class Slerp:
 
 def slerp(gram_MM: Float64, order: SlerpOrder) -> Slerp:
     """Coefficients for M >= 1 task vectors with lambda = 1 / M, from their Gram matrix (float64, M x M)."""
-    if not np.isfinite(gram_MM).all():
-        raise NumericsError(
-            "the Gram matrix of the task vectors is not finite", hint="a checkpoint holds NaN or Inf, or overflowed"
-        )
+    _check_finite(gram_MM)
     return _paper(gram_MM) if order is SlerpOrder.PAPER else _symmetric(gram_MM)
+
+
+def slerp_between(gram_22: Float64, slerp_weight: float) -> Slerp:
+    """Coefficients for two vectors at any lambda in [0, 1], where 0 is the first of them; at 1/2 those of `slerp`, to the bit."""
+    _check_finite(gram_22)
+    norms = math.sqrt(gram_22[0, 0]), math.sqrt(gram_22[1, 1])
+    pair = _pair(norms, float(gram_22[0, 1]), slerp_weight)
+    return Slerp(np.array([pair.keep, pair.add]), (pair.angle,), pair.degenerate)
 
 
 def pair_weights(angle: float, slerp_weight: float) -> tuple[float, float]:
@@ -87,24 +93,33 @@ def _paper(gram_MM: Float64) -> Slerp:
     for m in range(1, num_members):
         so_far = math.sqrt(max(math.fsum((weights_M[:, None] * gram_MM * weights_M).flat), 0.0))
         norm = math.sqrt(gram_MM[m, m])
-        slerp_weight = 1.0 / (m + 1)
-        if so_far == 0.0 or norm == 0.0:
-            met.add(Degenerate.ZERO)
-            angles.append(math.nan)
-            keep, add = 1.0 - slerp_weight, slerp_weight
-        else:
-            cosine = min(max(math.fsum(weights_M * gram_MM[m]) / so_far / norm, -1.0), 1.0)
-            angle = math.acos(cosine)
-            angles.append(math.degrees(angle))
-            if 1.0 + cosine <= ANTIPARALLEL:
-                met.add(Degenerate.ANTIPARALLEL)
-                keep, add = 1.0 - slerp_weight, slerp_weight
-            else:
-                met.update({Degenerate.PARALLEL} if angle < PARALLEL_ANGLE else ())
-                keep, add = pair_weights(angle, slerp_weight)
-        weights_M *= keep
-        weights_M[m] = add
+        pair = _pair((so_far, norm), math.fsum(weights_M * gram_MM[m]), 1.0 / (m + 1))
+        angles.append(pair.angle)
+        met.update(pair.degenerate)
+        weights_M *= pair.keep
+        weights_M[m] = pair.add
     return Slerp(weights_M, tuple(angles), _in_order(met))
+
+
+class _Pair(NamedTuple):
+    """Coefficients of the first and of the second vector; the angle in degrees; what stood in the way of plain SLERP."""
+
+    keep: float
+    add: float
+    angle: float
+    degenerate: tuple[Degenerate, ...]
+
+
+def _pair(norms: tuple[float, float], inner_product: float, slerp_weight: float) -> _Pair:
+    lerp = 1.0 - slerp_weight, slerp_weight
+    if 0.0 in norms:
+        return _Pair(*lerp, math.nan, (Degenerate.ZERO,))
+    cosine = min(max(inner_product / norms[0] / norms[1], -1.0), 1.0)
+    angle = math.acos(cosine)
+    if 1.0 + cosine <= ANTIPARALLEL:
+        return _Pair(*lerp, math.degrees(angle), (Degenerate.ANTIPARALLEL,))
+    parallel = (Degenerate.PARALLEL,) if angle < PARALLEL_ANGLE else ()
+    return _Pair(*pair_weights(angle, slerp_weight), math.degrees(angle), parallel)
 
 
 def _symmetric(gram_MM: Float64) -> Slerp:
@@ -138,6 +153,13 @@ def _symmetric(gram_MM: Float64) -> Slerp:
             met.update({Degenerate.PARALLEL} if parallel else ())
     angles = tuple(float(angle) for angle in angles_M) if num_members > 1 else ()
     return Slerp(weights_M, angles, _in_order(met))
+
+
+def _check_finite(gram_MM: Float64) -> None:
+    if not np.isfinite(gram_MM).all():
+        raise NumericsError(
+            "the Gram matrix of the task vectors is not finite", hint="a checkpoint holds NaN or Inf, or overflowed"
+        )
 
 
 def _in_order(met: set[Degenerate]) -> tuple[Degenerate, ...]:

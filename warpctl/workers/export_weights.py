@@ -27,7 +27,7 @@ from warpctl.workers.weight_stream import LOAD_BYTES, weight_stream
 Stored = npt.NDArray[Any]
 Report = Callable[[int, int], None]
 
-_THE_SOURCE_ALONE = np.ones(1)
+_THE_SOURCE_ALONE = np.array([0.0, 1.0])
 
 
 def write_weights(

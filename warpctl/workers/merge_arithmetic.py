@@ -71,9 +71,10 @@ class MergeArithmetic:
         self._on_all(self._adding, work, shares)
         return found
 
-    def combine(self, stored_K: Sequence[Stored], slerp_weights_M: Float64, write: Write, *, liti_rate: float) -> None:
+    def combine(self, stored_K: Sequence[Stored], factors_K: Float64, write: Write, *, liti_rate: float) -> None:
         """Write the products: of each one piece at a time, in order, by whichever thread has computed it.
 
+        `factors_K`: of the inputs in the merged policy, the init first (coefficients.py).
         FloatingPointError when a value is beyond the range of its type. No thread is at work any more when this returns, or
         raises what a kernel or `write` has raised.
         """
@@ -87,7 +88,7 @@ class MergeArithmetic:
                     place = slice(0, share.stop - share.start)
                     kernels.combine(
                         inputs,
-                        slerp_weights_M,
+                        factors_K,
                         share,
                         liti_rate=liti_rate,
                         merged=_rounded(held, "merged", place),

@@ -69,13 +69,13 @@ def _write(plan: MergePlan, on_group: Callable[[int, int], None]) -> list[GroupD
             diagnostics = []
         else:
             diagnostics = merge_weights(
-                plan.sources, request.method(), output, on_group=on_group, memory_bytes=request.memory_bytes
+                plan.sources, plan.method, output, on_group=on_group, memory_bytes=request.memory_bytes
             )
     for folder in plan.folders:
         folder.check_unchanged()
     report = merge_report(plan, diagnostics)
-    kinds = ("average",) if request.linear_weights else ("nextInit", "mergedPolicy")
-    for target, what in zip(plan.targets, kinds, strict=False):
+    first = "average" if request.linear_weights else "slerp" if request.is_of_weights else "nextInit"
+    for target, what in zip(plan.targets, (first, "mergedPolicy"), strict=False):
         target.finish({"holds": what, **report}, plan.config)
     return diagnostics
 

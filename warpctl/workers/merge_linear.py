@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-import numpy as np
-
+from warpctl.merging.coefficients import factors_of_policies
 from warpctl.workers.merge_arithmetic import MergeArithmetic
 from warpctl.workers.merge_reading import GroupPlan, Reader, loads_of, weights_bytes
 from warpctl.workers.merge_sources import Sources
@@ -26,7 +25,7 @@ def merge_linear(
     `weights` has one for each input but the first. `plans` read nothing for inner products. As merge_weights, `on_group`
     may raise, and NumericsError says which input holds what is not finite.
     """
-    weights_M = np.array(weights, np.float64)
+    factors_K = factors_of_policies(weights)
     with (
         MergeArithmetic(output.wanted) as arithmetic,
         Reader(sources, loads_of(plans), max_bytes=weights_bytes(memory_bytes, len(sources.all))) as reader,
@@ -37,7 +36,7 @@ def merge_linear(
                 with reader.take(load) as stored:
                     for name in sorted(stored):
                         try:
-                            arithmetic.combine(stored[name], weights_M, writing(output, name), liti_rate=1.0)
+                            arithmetic.combine(stored[name], factors_K, writing(output, name), liti_rate=1.0)
                         except FloatingPointError as error:
                             sources.refuse_not_finite(name)
                             raise BeyondRangeError(

@@ -13,8 +13,9 @@ from typing import Any, Final
 
 from warpctl.errors import InputError, UserError
 from warpctl.merging.groups import Group
+from warpctl.merging.slerp_weights import SlerpRule, num_layers, slerp_weights
 from warpctl.spec.decimals import decimal_text
-from warpctl.spec.merge_method import Granularity, MergeMethod, SlerpOrder
+from warpctl.spec.merge_method import Granularity, MergeMethod, SlerpOf, SlerpOrder
 from warpctl.storage.file_names import CONFIG, MERGE_RECORD
 from warpctl.storage.headers import MAX_SHARD_BYTES, STORED_AS, split_into_shards
 from warpctl.storage.new_folder import NewFolder
@@ -42,29 +43,70 @@ class MergeRequest:
     granularity: Granularity = Granularity.LAYER
     linear_weights: tuple[float, ...] = ()
     """Of each policy, instead of SLERP and LITI: their weighted average, in which the init weighs what is left of 1."""
+    slerp_rules: tuple[SlerpRule, ...] = ()
+    """lambda of a recipe, instead of order and LITI: of two policies, or of init and policy as `slerp_of` says."""
+    slerp_of: SlerpOf = SlerpOf.TASK_VECTORS
+    num_layers: int = 0
+    """That a recipe takes the models for; 0: any."""
     dtype: str = "float32"
     max_shard_bytes: int = MAX_SHARD_BYTES
     memory_bytes: int = DEFAULT_MEMORY_BYTES
 
     def to_json(self) -> dict[str, Any]:
         """For merge.json and programs."""
-        slerp = {
-            "litiRate": decimal_text(self.liti_rate),
-            "order": self.order.value,
-            "granularity": self.granularity.value,
-        }
         return {
             "init": self.init,
             "policies": list(self.policies),
             "out": self.out,
             "mergedOut": self.merged_out or None,
-            **({"linearWeights": list(self.linear_weights)} if self.linear_weights else slerp),
+            **self._how(),
             "dtype": self.dtype,
         }
 
-    def method(self) -> MergeMethod:
-        """As a merge stage has it in its task."""
-        return MergeMethod(granularity=self.granularity, order=self.order, liti_rate=self.liti_rate)
+    def _how(self) -> dict[str, Any]:
+        if self.linear_weights:
+            return {"linearWeights": list(self.linear_weights)}
+        if self.slerp_rules:
+            rules = [{"filter": rule.part or None, "values": list(rule.values)} for rule in self.slerp_rules]
+            return {
+                "slerpOf": self.slerp_of.value,
+                "slerpWeight": rules if self.slerp_weight is None else self.slerp_weight,
+                "granularity": self.granularity.value,
+            }
+        return {
+            "litiRate": decimal_text(self.liti_rate),
+            "order": self.order.value,
+            "granularity": self.granularity.value,
+        }
+
+    @property
+    def is_of_weights(self) -> bool:
+        """Whether the init is a model like the others: nobody has moved away from it."""
+        return bool(self.linear_weights) or self.slerp_of is SlerpOf.WEIGHTS
+
+    @property
+    def slerp_weight(self) -> float | None:
+        """lambda, if it is one for all tensors."""
+        one_of_all = (
+            len(self.slerp_rules) == 1 and not self.slerp_rules[0].part and len(self.slerp_rules[0].values) == 1
+        )
+        return self.slerp_rules[0].values[0] if one_of_all else None
+
+    def method(self, tensors: Iterable[str]) -> MergeMethod:
+        """As a merge stage has it in its task, or as a recipe has it for these tensors. UserError when it is for other ones."""
+        tensors = list(tensors)
+        if self.num_layers and (found := num_layers(tensors)) != self.num_layers:
+            raise UserError(
+                f"slices: layer_range ends at {self.num_layers}, the models have {found} layers",
+                hint="layers cannot be left out or stacked here; mergekit-yaml does that",
+            )
+        return MergeMethod(
+            granularity=self.granularity,
+            order=self.order,
+            liti_rate=self.liti_rate,
+            slerp_of=self.slerp_of,
+            slerp_weights=slerp_weights(self.slerp_rules, tensors) if self.slerp_rules else {},
+        )
 
 
 @dataclass(frozen=True)
@@ -72,6 +114,7 @@ class MergePlan:
     """A merge whose inputs fit together and whose targets are free."""
 
     request: MergeRequest
+    method: MergeMethod
     folders: tuple[PlainFolder, ...]
     targets: tuple[NewFolder, ...]
     sources: Sources = field(repr=False)
@@ -109,7 +152,8 @@ def plan_merge(request: MergeRequest, *, on_bytes: OnBytes = untold) -> MergePla
         raise UserError(f"both results would go to {request.out}", hint="--merged-out needs a folder of its own")
     opened = [_open(uri, on_bytes) for uri in (request.init, *request.policies)]
     sources = Sources.check([Source(uri, checkpoint) for uri, _, checkpoint in opened])
-    groups = plan_groups(sources, request.method(), memory_bytes=request.memory_bytes)
+    method = request.method(spec.name for spec in sources.specs)
+    groups = plan_groups(sources, method, memory_bytes=request.memory_bytes)
     if request.linear_weights:  # no angles, no inner products
         groups = tuple(GroupPlan(plan.group, (), plan.combination) for plan in groups)
     shards = split_into_shards(sources.specs, dtype=STORED_AS[request.dtype], max_shard_bytes=request.max_shard_bytes)
@@ -118,6 +162,7 @@ def plan_merge(request: MergeRequest, *, on_bytes: OnBytes = untold) -> MergePla
     init = opened[0][1]
     return MergePlan(
         request=request,
+        method=method,
         folders=tuple(folder for _, folder, _ in opened),
         targets=targets,
         sources=sources,

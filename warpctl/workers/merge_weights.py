@@ -11,10 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from warpctl.errors import NumericsError
-from warpctl.merging.diagnostics import GroupDiagnostics, diagnose
+from warpctl.merging.coefficients import coefficients_of
+from warpctl.merging.diagnostics import GroupDiagnostics
 from warpctl.merging.product import Product
-from warpctl.merging.slerp import Slerp, slerp
-from warpctl.merging.task_vector import Float64, add_up, task_gram
+from warpctl.merging.task_vector import Float64, add_up
 from warpctl.spec.merge_method import MergeMethod
 from warpctl.workers.merge_arithmetic import MergeArithmetic, Write
 from warpctl.workers.merge_reading import DEFAULT_MEMORY_BYTES, GroupPlan, Reader, loads_of, plan_groups, weights_bytes
@@ -111,12 +111,11 @@ class _Merging:
                 if not plan.is_read_twice:
                     parts.append(self._inner_products(weights))
                 if load is plan.combination[0]:
-                    products_KK = add_up(np.concatenate(parts))
-                    coefficients = slerp(task_gram(products_KK), self._method.order)
-                    diagnostics.append(diagnose(plan.group, products_KK, coefficients))
+                    found = coefficients_of(plan.group, add_up(np.concatenate(parts)), self._method)
+                    diagnostics.append(found.diagnostics)
                 if load is plan.combination[-1]:
                     self._begin_next()
-                self._combine(weights, coefficients)
+                self._combine(weights, found.factors_K)
             self._output.save_state(diagnostics)
 
     def _begin_next(self) -> None:
@@ -136,13 +135,11 @@ class _Merging:
     def _products_of(self, weights: Mapping[str, Sequence[Stored]]) -> dict[str, Float64]:
         return dict(zip(weights, self._arithmetic.inner_products(list(weights.values())), strict=True))
 
-    def _combine(self, weights: Mapping[str, Sequence[Stored]], coefficients: Slerp) -> None:
+    def _combine(self, weights: Mapping[str, Sequence[Stored]], factors_K: Float64) -> None:
         liti_rate = float(self._method.liti_rate)
         for name in filter(self._output.needs, sorted(weights)):
             try:
-                self._arithmetic.combine(
-                    weights[name], coefficients.weights, writing(self._output, name), liti_rate=liti_rate
-                )
+                self._arithmetic.combine(weights[name], factors_K, writing(self._output, name), liti_rate=liti_rate)
             except FloatingPointError as error:
                 raise BeyondRangeError(
                     f"merging tensor {name} gives values beyond {types_of(self._output.wanted)}",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -17,7 +18,7 @@ CONFIG = {
     "model_type": "llama",
     "hidden_size": HIDDEN,
     "intermediate_size": INTERMEDIATE,
-    "num_hidden_layers": 2,
+    "num_hidden_layers": 3,
     "num_attention_heads": 2,
     "num_key_value_heads": 2,
     "vocab_size": VOCABULARY,
@@ -33,11 +34,11 @@ LAYER = {
 }
 SHAPES = {
     "model.embed_tokens.weight": (VOCABULARY, HIDDEN),
-    **{f"model.layers.{layer}.{name}": shape for layer in range(2) for name, shape in LAYER.items()},
+    **{f"model.layers.{layer}.{name}": shape for layer in range(3) for name, shape in LAYER.items()},
     "model.norm.weight": (HIDDEN,),
     "lm_head.weight": (VOCABULARY, HIDDEN),
 }
-NORM = "model.norm.weight"
+NORM, HEAD, EMBEDDING = "model.norm.weight", "lm_head.weight", "model.embed_tokens.weight"
 INIT = random_weights(0, shapes=SHAPES)
 ONE, TWO, THREE = moved(INIT, 1, scale=0.1), moved(INIT, 2, scale=0.15), moved(INIT, 3, scale=0.1)
 
@@ -50,6 +51,14 @@ def _nearly_opposite() -> np.ndarray:
     return INIT[NORM] + tilted
 
 
+ODD = {
+    **TWO,
+    NORM: np.zeros_like(ONE[NORM]),
+    HEAD: moved(ONE, 4, scale=0.03)[HEAD],
+    EMBEDDING: -moved(ONE, 5, scale=0.02)[EMBEDDING],
+}
+"""Beside member 1: a zero tensor, one at 1.7 degrees, and one 1.1 degrees short of antiparallel."""
+
 MODELS: dict[str, tuple[Mapping[str, np.ndarray], str]] = {
     "init": (INIT, "F32"),
     "one": (ONE, "F32"),
@@ -59,6 +68,7 @@ MODELS: dict[str, tuple[Mapping[str, np.ndarray], str]] = {
     "one-bf16": (ONE, "BF16"),
     "two-bf16": (TWO, "BF16"),
     "one-frozen": ({**ONE, NORM: INIT[NORM]}, "F32"),
+    "odd": (ODD, "F32"),
     "two-opposite": ({**TWO, NORM: _nearly_opposite()}, "F32"),
 }
 """Weights and stored type by name."""
@@ -77,6 +87,31 @@ AVERAGES = {
     "average-mixed": ({"init-bf16": 1, "one": 1, "two-bf16": 1, "three": 3}, "float32"),
 }
 """Models with their weights, and the type of each weighted average."""
+
+SLERPS: dict[str, dict[str, Any]] = {
+    "slerp": {"base": "one", "parameters": {"t": 0.3}, "models": {"two": None}},
+    "slerp-at-0": {"base": "two", "parameters": {"t": 0}, "models": {"one": None, "two": None}},
+    "slerp-at-1": {"base": "two", "parameters": {"t": 1}, "models": {"one": None, "two": None}},
+    "slerp-bf16": {"base": "one-bf16", "parameters": {"t": 0.7}, "models": {"two-bf16": None}, "dtype": "bfloat16"},
+    "slerp-rules": {
+        "base": "one",
+        "models": {"one": None, "two": None},
+        "parameters": {
+            "t": [
+                {"filter": "self_attn", "value": [0, 0.5, 0.3]},
+                {"filter": "mlp", "value": [1, 0.25]},
+                {"filter": "norm", "value": 0.9},
+                {"value": [0.125, 0.5]},
+            ]
+        },
+        "slices": [0, 3],
+    },
+    "slerp-odd": {"base": "one", "models": {"odd": None}, "parameters": {"t": 0.25}},
+    "nuslerp-uneven": {"base": "init", "models": {"one": 0.2, "two": 0.6}},
+    "nuslerp-of-one": {"base": "init", "models": {"one": 0, "init": 5, "two": 1}},
+    "nuslerp-weights": {"models": {"one": 3, "two": 1}},
+}
+"""SLERP of two: base model (the first at 0), models with their weights, and what else is not as usual."""
 
 
 def files(name: str) -> dict[str, bytes]:
@@ -98,7 +133,33 @@ def write_cases(folder: Path) -> None:
         base = str(folder / "models" / init)
         recipe = {"merge_method": "nuslerp", "base_model": base, "models": models, "dtype": "float32"}
         (folder / f"{case}.json").write_text(json.dumps(recipe))
+    for case, asked in SLERPS.items():
+        (folder / f"{case}.json").write_text(json.dumps(_slerp_recipe(folder, **asked)))
     parts = {folder / "models" / "init": 0.7, folder / "plain": 0.3}
     models = [{"model": str(path), "parameters": {"weight": weight}} for path, weight in parts.items()]
     recipe = {"merge_method": "linear", "models": models, "dtype": "float32"}
     (folder / "zz-liti.json").write_text(json.dumps(recipe))
+
+
+def _slerp_recipe(
+    folder: Path,
+    *,
+    models: Mapping[str, float | None],
+    base: str = "",
+    parameters: Mapping[str, Any] | None = None,
+    dtype: str = "float32",
+    slices: list[int] | None = None,
+) -> dict[str, Any]:
+    sources = [
+        {"model": str(folder / "models" / name), **({} if weight is None else {"parameters": {"weight": weight}})}
+        for name, weight in models.items()
+    ]
+    if slices:
+        what: dict[str, Any] = {"slices": [{"sources": [{**source, "layer_range": slices} for source in sources]}]}
+    else:
+        what = {"models": sources}
+    if base:
+        what["base_model"] = str(folder / "models" / base)
+    if parameters:
+        what["parameters"] = parameters
+    return {"merge_method": "slerp" if parameters else "nuslerp", **what, "dtype": dtype}

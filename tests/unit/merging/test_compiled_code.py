@@ -115,7 +115,7 @@ def test_every_processor_gives_the_same_bits(
         next_init = kernels.Rounded(nothing, merged)
         kernels.combine(
             inputs,
-            np.array([0.6, 0.7]),
+            np.array([-0.3, 0.6, 0.7]),
             slice(0, 70_001),
             liti_rate=0.3,
             merged=kernels.Rounded(nothing, np.empty(0, np.uint16)),

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from warpctl.merging import kernels
+from warpctl.merging.coefficients import factors_of_policies
 from warpctl.merging.kernels import Inputs, Rounded
 from warpctl.merging.liti import liti, put_back, round_once, round_once_to_bfloat16
 from warpctl.merging.task_vector import BLOCK_ELEMENTS, blocks, inner_products
@@ -56,7 +57,8 @@ def found_combination(
         for dtype, kind in ((F32, np.float32), (BF16, np.uint16))
     ]
     results = {"merged": Rounded(*arrays[:2]), "next_init": Rounded(*arrays[2:])}
-    kernels.combine(inputs, np.array(slerp_weights), slice(0, inputs.size), liti_rate=liti_rate, **results)
+    factors_K = factors_of_policies(slerp_weights)
+    kernels.combine(inputs, factors_K, slice(0, inputs.size), liti_rate=liti_rate, **results)
     return arrays
 
 
@@ -166,7 +168,9 @@ def test_the_combination_may_be_computed_in_parts(size):
     place = slice(BLOCK_ELEMENTS // 2, size)
     part = Rounded(np.empty(size - place.start, np.float32), np.empty(0, np.uint16))
     nothing = Rounded(np.empty(0, np.float32), np.empty(0, np.uint16))
-    kernels.combine(Inputs(stored_K), np.array([0.7, 0.7]), place, liti_rate=0.3, merged=nothing, next_init=part)
+    kernels.combine(
+        Inputs(stored_K), factors_of_policies([0.7, 0.7]), place, liti_rate=0.3, merged=nothing, next_init=part
+    )
     assert part.float32_N.tobytes() == found_combination(stored_K, [0.7, 0.7], 0.3)[2][place].tobytes()
 
 
@@ -285,3 +289,26 @@ def test_only_what_is_wanted_must_fit():
 def test_what_kernels_cannot_read_is_refused(stored_K):
     with pytest.raises(ValueError, match="beside"):
         Inputs(stored_K)
+
+
+@pytest.mark.parametrize("dtypes", [(BF16, BF16), (F32, BF16), (F32, F32, F32), (BF16, F16, F32)], ids="-".join)
+@pytest.mark.parametrize("first", [0.0, 0.75, -1.5])
+def test_factors_need_not_be_one_together(dtypes, first):
+    stored_K = weights(dtypes, 1031)
+    wide_KN = np.array([wide(stored_N) for stored_N in stored_K])
+    factors_K = np.array([first, 0.5, 0.7])[: len(dtypes)]
+    exact = sum(
+        (factor * row for factor, row in zip(factors_K[1:], wide_KN[1:], strict=True)), factors_K[0] * wide_KN[0]
+    )
+    merged = Rounded(np.empty(1031, np.float32), np.empty(1031, np.uint16))
+    nothing = Rounded(np.empty(0, np.float32), np.empty(0, np.uint16))
+    kernels.combine(Inputs(stored_K), factors_K, slice(0, 1031), liti_rate=1.0, merged=merged, next_init=nothing)
+    assert bits(merged) == bits([round_once(exact), round_once_to_bfloat16(exact)])
+
+
+@pytest.mark.parametrize("factors", [[0.5, 0.5], [0.0, 0.0, 0.0], [[1.0, 0.0, 0.0]]])
+def test_factors_that_do_not_fit_are_refused(factors):
+    nothing = Rounded(np.empty(0, np.float32), np.empty(0, np.uint16))
+    inputs = Inputs(weights([F32] * 3, 10))
+    with pytest.raises(ValueError, match=r"factors .* for 3 inputs"):
+        kernels.combine(inputs, np.array(factors), slice(0, 10), liti_rate=1.0, merged=nothing, next_init=nothing)

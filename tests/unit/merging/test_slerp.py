@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from warpctl.errors import NumericsError
-from warpctl.merging.slerp import Degenerate, pair_weights, slerp
+from warpctl.merging.slerp import Degenerate, pair_weights, slerp, slerp_between
 from warpctl.spec.merge_method import SlerpOrder
 
 PAPER, SYMMETRIC = SlerpOrder.PAPER, SlerpOrder.SYMMETRIC
@@ -203,3 +203,34 @@ def test_a_gram_matrix_that_is_not_finite_is_refused(order, bad):
 
 def test_the_angle_of_the_symmetric_order_is_that_to_the_common_direction():
     np.testing.assert_allclose(slerp(np.eye(2), SYMMETRIC).angles, [45.0, 45.0], rtol=1e-14)
+
+
+@given(vectors(2))
+def test_two_vectors_at_the_middle_are_the_papers_to_the_bit(deltas):
+    gram = deltas @ deltas.T
+    found, expected = slerp_between(gram, 0.5), slerp(gram, PAPER)
+    assert found.weights.tolist() == expected.weights.tolist()
+    assert (found.angles, found.degenerate) == (expected.angles, expected.degenerate)
+
+
+@given(vectors(2), st.floats(0, 1))
+def test_two_vectors_at_any_point_are_the_formula(deltas, slerp_weight):
+    assume(in_general_position(deltas))
+    found = slerp_between(deltas @ deltas.T, slerp_weight).weights @ deltas
+    np.testing.assert_allclose(found, reference_slerp(deltas[0], deltas[1], slerp_weight), rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.parametrize("slerp_weight", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize(
+    ("gram", "kind"),
+    [
+        ([[1.0, 2.0], [2.0, 4.0]], Degenerate.PARALLEL),
+        ([[1.0, -2.0], [-2.0, 4.0]], Degenerate.ANTIPARALLEL),
+        ([[0.0, 0.0], [0.0, 4.0]], Degenerate.ZERO),
+        ([[4.0, 0.0], [0.0, 0.0]], Degenerate.ZERO),
+    ],
+)
+def test_two_vectors_without_an_angle_are_interpolated_linearly(gram, kind, slerp_weight):
+    found = slerp_between(np.array(gram), slerp_weight)
+    assert found.weights.tolist() == [1 - slerp_weight, slerp_weight]
+    assert found.degenerate == (kind,)

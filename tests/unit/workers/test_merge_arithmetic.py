@@ -21,7 +21,7 @@ STORED = [
     float32_to_bfloat16(np.random.default_rng(seed).standard_normal(SIZE).astype(np.float32)) for seed in range(3)
 ]
 FEW = [each[5:77] for each in STORED]
-FACTORS = np.array([0.7, 0.71])
+FACTORS = np.array([-0.41, 0.7, 0.71])
 
 
 def combination(products, num_threads, stored=STORED):

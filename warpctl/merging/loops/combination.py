@@ -129,7 +129,7 @@ def _combine_two(
 def _merge(
     kinds_K: Any, addresses_K: Any, num_inputs: int, element: int, size: int, factors_K: Any, narrow: Any, merged: Any
 ) -> None:
-    """Any number of inputs, stored in any way: one pass for each. At least one factor is not zero: together they are 1."""
+    """Any number of inputs, stored in any way: one pass for each. At least one factor is not zero."""
     is_first = True
     for row in range(num_inputs):
         factor = float64_at(factors_K, row)
