@@ -207,13 +207,15 @@ with Store.open({cloud.uri!r}).open_write("file") as sink:
 
 
 MEMORY = """
-import resource, sys
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from warpctl.storage.store import Store
 from tests.builders.contexts import import_publication
 from warpctl.storage.artifact import Artifact
-def peak():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+from pathlib import Path
+def peak():  # not getrusage: its figure begins with the memory of the process that started this one
+    found = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+    return int(found.split()[1]) // 1024
 store = Store.open(sys.argv[1])
 store.read_or_none("connect")
 publication = import_publication(store, "attempt-1", key="k" * 64)
@@ -234,12 +236,12 @@ print(peak() - before)
 
 
 def test_memory_is_bounded_whatever_the_size_of_the_file(cloud, tmp_path):
-    """512 MiB pass in at most five parts, or as many again in a library's copies; ranges add their target and a few chunks."""
+    """512 MiB pass in at most five parts, of which no library makes copies; ranges add their target and a few chunks."""
     done = subprocess.run(
         [sys.executable, "-c", MEMORY, cloud.uri], capture_output=True, text=True, check=False, timeout=280
     )
 
     assert done.returncode == 0, done.stderr[-2000:]
     writing, reading = map(int, done.stdout.split())
-    assert writing < 12 * PART_BYTES // MIB
+    assert writing < 7 * PART_BYTES // MIB
     assert reading < writing + 160 + 8 * CHUNK_BYTES // MIB
