@@ -187,6 +187,17 @@ def test_files_that_are_written_together_share_what_is_on_its_way_and_all_of_the
     assert (buffers._num_buffers, buffers._free) == (0, [])
 
 
+@pytest.mark.parametrize("size", [3, 4, 5])
+def test_when_nobody_writes_nothing_is_kept(size):
+    buffers, service = PartBuffers(4), Service(2)
+    open_doors(service)
+    sink = PartSink(service, buffers=buffers)
+    sink.write(bytes(size))
+    sink.close()
+
+    assert (buffers._num_buffers, buffers._free) == (0, [])  # noqa: SLF001
+
+
 def test_a_file_that_is_given_up_gives_its_memory_to_the_others():
     buffers = PartBuffers(4, most_at_once=1)
     service, other = Service(4, fails_at=0), Service(4)
