@@ -195,7 +195,7 @@ def test_when_nobody_writes_nothing_is_kept(size):
     sink.write(bytes(size))
     sink.close()
 
-    assert (buffers._num_buffers, buffers._free) == (0, [])  # noqa: SLF001
+    assert (buffers._num_buffers, buffers._free) == (0, [])
 
 
 def test_a_file_that_is_given_up_gives_its_memory_to_the_others():
