@@ -48,7 +48,7 @@ def merge_request(
         granularity=granularity,
         dtype=dtype,
         max_shard_bytes=parse_size(max_shard_size, option="--max-shard-size"),
-        memory_bytes=_memory(memory, num_inputs=1 + len(policies)),
+        memory_bytes=_memory(memory, num_inputs=1 + len(policies), targets=(out, merged_out)),
     )
 
 
@@ -64,12 +64,12 @@ def _rate(text: str) -> Decimal:
     return rate
 
 
-def _memory(text: str, *, num_inputs: int) -> int:
-    num_bytes, least = parse_size(text, option="--memory"), least_memory_bytes(num_inputs)
+def _memory(text: str, *, num_inputs: int, targets: tuple[str, ...]) -> int:
+    num_bytes, least = parse_size(text, option="--memory"), least_memory_bytes(num_inputs, targets)
     if num_bytes < least:
         raise UserError(
             f"--memory {text} is too small: merging {num_inputs} checkpoints takes {least / MIB:g}MiB at the least",
-            hint="give it that much or more; most of it is Python with its libraries, and what is kept of each checkpoint",
+            hint="give it that much or more; most of it is Python with its libraries, and what is kept of each checkpoint or sent to a bucket",
         )
     return num_bytes
 

@@ -137,9 +137,11 @@ def sweep(store: Store, plan: GcPlan) -> Swept:
     """Delete what was planned, leaving out stages that came to be wanted or committed since."""
     deleted: list[GcItem] = []
     skipped: list[StageName] = []
-    for name, group in groupby(plan.items, key=lambda item: _stage_of(item.path)):
+    for (name, is_leftover), group in groupby(
+        plan.items, key=lambda item: (_stage_of(item.path), item.why == Why.LEFTOVER)
+    ):
         items = list(group)
-        if name is not None and _has_changed(store, name, items):
+        if name is not None and not is_leftover and _has_changed(store, name, items):
             skipped.append(name)
             continue
         for item in items:

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from warpctl.storage.backend import FileStat, Sink
+from warpctl.storage.backend import TEMPORARY_PREFIX, FileStat, Sink
 from warpctl.storage.uploads import PartSink, Upload
 
 
@@ -90,11 +90,11 @@ class ObjectFiles:
         return None if details["type"] != "file" else details
 
     def find(self, path: str, *, temporary: bool) -> Iterator[FileStat]:
-        if temporary:  # unfinished uploads are not objects; the bucket's lifecycle rule ends them
-            return
+        # Parts on GCS are objects for a while. Those on S3 are not: a rule of the bucket ends what is unfinished.
         found = self.fs.find(path, detail=True, withdirs=False)
         for name in sorted(found):
-            if found[name]["type"] == "file":
+            is_temporary = name.rpartition("/")[2].startswith(TEMPORARY_PREFIX)
+            if found[name]["type"] == "file" and is_temporary == temporary:
                 yield _stat(name, found[name])
 
     def delete(self, path: str) -> None:

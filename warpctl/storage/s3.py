@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import hashlib
 import os
-import threading
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,11 +14,13 @@ from fsspec.asyn import sync_wrapper
 from s3fs import S3FileSystem
 
 from warpctl.errors import StoreUnavailableError
+from warpctl.storage.crc32c import crc32c, encoded
 from warpctl.storage.create_once import create_in_object_store
 from warpctl.storage.faults import NO_CREDENTIALS
 from warpctl.storage.object_files import ObjectFiles, fill
+from warpctl.storage.request_body import RequestBody
 from warpctl.storage.retries import Retries
-from warpctl.storage.uploads import crc32c
+from warpctl.storage.uploads import PARTS_AT_ONCE
 
 _TRANSIENT_STATUS = (408, 429, 500, 502, 503, 504)
 _TRANSIENT_CODES = (
@@ -56,6 +56,12 @@ class RetryingS3(S3FileSystem):  # type: ignore[misc]  # s3fs has no types
         super().__init__(**kwargs)
         self.policy = policy
 
+    async def set_session(self, *args: Any, **kwargs: Any) -> Any:
+        client = await super().set_session(*args, **kwargs)
+        # Of what can be read botocore would ask first whether it may send it; who never answers would hold up each part.
+        client.meta.events.register_last("before-call.s3", _without_asking, unique_id="warpctl")
+        return client
+
     async def _call_s3(self, method: str, *akwarglist: Any, **kwargs: Any) -> Any:
         try:
             async for attempt in self.policy.context(is_transient):
@@ -84,10 +90,12 @@ class RetryingS3(S3FileSystem):  # type: ignore[misc]  # s3fs has no types
     read_into = sync_wrapper(_read_into)
 
 
+def _without_asking(params: Mapping[str, Any], **_: Any) -> None:
+    params["headers"].pop("Expect", None)
+
+
 class S3Upload:
     """A multipart upload, several parts at once, each compared by its ETag and refused by S3 if its CRC32C is not right."""
-
-    parallel = 4
 
     def __init__(self, fs: RetryingS3, path: str) -> None:
         self._fs = fs
@@ -95,16 +103,16 @@ class S3Upload:
         self._object = {"Bucket": bucket, "Key": key}
         self._upload_id = ""
         self._parts: dict[int, dict[str, Any]] = {}
-        self._lock = threading.Lock()
 
     def put(self, data: memoryview) -> None:
         self._send("put_object", data, self._object)
 
+    def begin(self) -> int:
+        begun = self._fs.call_s3("create_multipart_upload", **self._object, ChecksumAlgorithm="CRC32C")
+        self._upload_id = begun["UploadId"]
+        return PARTS_AT_ONCE
+
     def send(self, number: int, part: memoryview) -> None:
-        with self._lock:
-            if not self._upload_id:
-                begun = self._fs.call_s3("create_multipart_upload", **self._object, ChecksumAlgorithm="CRC32C")
-                self._upload_id = begun["UploadId"]
         where = self._object | {"UploadId": self._upload_id, "PartNumber": number + 1}
         etag, checksum = self._send("upload_part", part, where)
         self._parts[number] = {"PartNumber": number + 1, "ETag": etag, "ChecksumCRC32C": checksum}
@@ -127,9 +135,9 @@ class S3Upload:
 
     def _send(self, method: str, data: memoryview, where: Mapping[str, Any]) -> tuple[str, str]:
         """Send until what was stored is what was sent; its ETag and CRC32C."""
-        body = bytes(data)
-        checksum = base64.b64encode(crc32c(data).to_bytes(4, "big")).decode()
-        md5 = hashlib.md5(body, usedforsecurity=False).hexdigest()
+        body = _S3Body(data)
+        checksum = encoded(crc32c(data))
+        md5 = hashlib.md5(data, usedforsecurity=False).hexdigest()
         for attempt in self._fs.policy.context(is_transient):
             with attempt:
                 answer: dict[str, Any] = self._fs.call_s3(method, **where, Body=body, ChecksumCRC32C=checksum)
@@ -137,6 +145,27 @@ class S3Upload:
                 if is_md5(answer) and stored != md5:
                     raise ConnectionError(f"bytes with md5 {md5} were sent, with {stored} were stored")
         return answer["ETag"], checksum
+
+
+class _S3Body(RequestBody):
+    """With the methods of a file that botocore asks for: it reads a body once to sign it where there is no TLS."""
+
+    def __init__(self, data: memoryview) -> None:
+        super().__init__(data)
+        self._data = data
+        self._position = 0
+
+    def read(self, num_bytes: int = -1) -> bytes:
+        end = len(self._data) if num_bytes < 0 else self._position + num_bytes
+        found = bytes(self._data[self._position : end])
+        self._position += len(found)
+        return found
+
+    def seek(self, position: int) -> None:
+        self._position = position
+
+    def tell(self) -> int:
+        return self._position
 
 
 def is_md5(answer: Mapping[str, Any]) -> bool:

@@ -108,7 +108,7 @@ class Store:
         return self._find(prefix, temporary=False)
 
     def leftovers(self, prefix: str) -> Files:
-        """Temporary files of writes that never ended (local disks only)."""
+        """Temporary files of writes that never ended (on disks and GCS; of those on S3 the bucket disposes)."""
         return self._find(prefix, temporary=True)
 
     def delete(self, path: str) -> None:

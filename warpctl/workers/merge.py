@@ -24,7 +24,7 @@ from warpctl.storage.publish import Publication
 from warpctl.storage.store import Store
 from warpctl.storage.tensors import Checkpoint
 from warpctl.workers.harness import Context, run
-from warpctl.workers.merge_memory import least_memory_bytes
+from warpctl.workers.merge_memory import give_back_at_once, least_memory_bytes, upload_bytes
 from warpctl.workers.merge_output import MergeOutput, Published, published_by
 from warpctl.workers.merge_reading import DEFAULT_MEMORY_BYTES, plan_groups
 from warpctl.workers.merge_sources import Source, Sources
@@ -54,14 +54,17 @@ def main(context: Context, *, max_shard_bytes: int = MAX_SHARD_BYTES) -> None:
         rank=context.rank,
         num_nodes=context.num_nodes,
     )
+    targets = [context.store.root] * len(policies)
     memory_bytes = context.stage_input.resources.memory_bytes or DEFAULT_MEMORY_BYTES
-    if memory_bytes < (least_bytes := least_memory_bytes(len(roles))):
+    if memory_bytes < (least_bytes := least_memory_bytes(len(roles), targets)):
         context.log.warning(
             "spec.compute.merge.memory is less than a merge of so many inputs can keep to",
             memory_bytes=memory_bytes,
             least_bytes=least_bytes,
             inputs=len(roles),
         )
+    give_back_at_once()
+    memory_bytes -= upload_bytes(targets)
     plans = plan_groups(sources, task.method, memory_bytes=memory_bytes)
     context.log.info(
         "merging",

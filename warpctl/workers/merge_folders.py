@@ -18,6 +18,7 @@ from warpctl.storage.checkpoint_writer import CheckpointWriter, WritersSideBySid
 from warpctl.storage.headers import STORED_AS
 from warpctl.storage.new_folder import NewFolder
 from warpctl.workers.merge_linear import merge_linear
+from warpctl.workers.merge_memory import give_back_at_once
 from warpctl.workers.merge_plan import MergePlan, MergeRequest
 from warpctl.workers.merge_weights import merge_weights
 
@@ -26,6 +27,7 @@ Stored = npt.NDArray[Any]
 
 def merge_folders(plan: MergePlan, *, on_group: Callable[[int, int], None]) -> list[GroupDiagnostics]:
     """Write the targets. Left by an exception, also Ctrl-C, it has removed what it wrote, or says what it could not."""
+    give_back_at_once()
     try:
         for target in plan.targets:
             target.begin([*plan.copied, *(shard.file for shard in _writer(plan, target).shards)])
@@ -64,12 +66,12 @@ def _write(plan: MergePlan, on_group: Callable[[int, int], None]) -> list[GroupD
                 output,
                 weights=request.linear_weights,
                 on_group=on_group,
-                memory_bytes=request.memory_bytes,
+                memory_bytes=request.merging_bytes,
             )
             diagnostics = []
         else:
             diagnostics = merge_weights(
-                plan.sources, plan.method, output, on_group=on_group, memory_bytes=request.memory_bytes
+                plan.sources, plan.method, output, on_group=on_group, memory_bytes=request.merging_bytes
             )
     for folder in plan.folders:
         folder.check_unchanged()

@@ -21,6 +21,7 @@ from warpctl.storage.headers import MAX_SHARD_BYTES, STORED_AS, split_into_shard
 from warpctl.storage.new_folder import NewFolder
 from warpctl.storage.plain_folder import OnBytes, PlainFolder, untold
 from warpctl.storage.tensors import Checkpoint
+from warpctl.workers.merge_memory import upload_bytes
 from warpctl.workers.merge_reading import DEFAULT_MEMORY_BYTES, GroupPlan, plan_groups
 from warpctl.workers.merge_sources import Source, Sources
 from warpctl.workers.model_config import config_with_dtype
@@ -51,6 +52,11 @@ class MergeRequest:
     dtype: str = "float32"
     max_shard_bytes: int = MAX_SHARD_BYTES
     memory_bytes: int = DEFAULT_MEMORY_BYTES
+
+    @property
+    def merging_bytes(self) -> int:
+        """Of the memory, what is not for results on their way."""
+        return self.memory_bytes - upload_bytes((self.out, self.merged_out))
 
     def to_json(self) -> dict[str, Any]:
         """For merge.json and programs."""
@@ -153,7 +159,7 @@ def plan_merge(request: MergeRequest, *, on_bytes: OnBytes = untold) -> MergePla
     opened = [_open(uri, on_bytes) for uri in (request.init, *request.policies)]
     sources = Sources.check([Source(uri, checkpoint) for uri, _, checkpoint in opened])
     method = request.method(spec.name for spec in sources.specs)
-    groups = plan_groups(sources, method, memory_bytes=request.memory_bytes)
+    groups = plan_groups(sources, method, memory_bytes=request.merging_bytes)
     if request.linear_weights:  # no angles, no inner products
         groups = tuple(GroupPlan(plan.group, (), plan.combination) for plan in groups)
     shards = split_into_shards(sources.specs, dtype=STORED_AS[request.dtype], max_shard_bytes=request.max_shard_bytes)

@@ -73,7 +73,7 @@ def plan_groups(
 
 
 def weights_bytes(memory_bytes: int, num_inputs: int) -> int:
-    """What of a process's memory its buffers of weights may take; a fifth is for what is not counted, such as uploads on their way."""
+    """What buffers of weights may take of a process's memory, less that of uploads; a fifth of it is for what is not counted."""
     return max(memory_bytes - memory_bytes // 5 - OVERHEAD_BYTES - num_inputs * INPUT_BYTES, LEAST_WEIGHTS_BYTES)
 
 

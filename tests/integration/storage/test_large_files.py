@@ -1,6 +1,5 @@
 """Large files on every backend: parts and ranges side by side, in bounded memory, compared by checksum, whatever breaks."""
 
-import contextlib
 import subprocess
 import sys
 import threading
@@ -19,7 +18,8 @@ pytestmark = pytest.mark.integration
 MIB = 2**20
 KEY = "k" * 64
 SIZE = 3 * PART_BYTES + 5
-PARTS = {"gs": "upload_id", "s3": "partNumber"}
+PARTS = {"gs": "-0000", "s3": "partNumber"}
+"""What the request for a part has in its target: on GCS the end of a temporary name."""
 DATA = np.random.default_rng(1).bytes(SIZE)
 
 
@@ -106,8 +106,7 @@ def test_the_producer_goes_on_while_a_part_is_sent(cloud):
     assert store.read("file") == DATA
 
 
-def test_parts_of_a_multipart_upload_are_sent_side_by_side_and_no_more_than_four(cloud):
-    expected = 1 if cloud.uri.startswith("gs:") else 4  # one resumable upload is one request after the other
+def test_parts_are_sent_side_by_side_and_no_more_than_four_of_a_file(cloud):
     store = cloud.open()
     cloud.proxy.fail(Fault(delay_seconds=1.0), contains=PARTS[cloud.uri[:2]], times=99)
     with store.open_write("file") as sink:
@@ -115,7 +114,7 @@ def test_parts_of_a_multipart_upload_are_sent_side_by_side_and_no_more_than_four
             sink.write(bytes(PART_BYTES))
         most_in_flight = cloud.proxy.most_in_flight
 
-    assert most_in_flight == expected
+    assert most_in_flight == 4
     assert store.stat("file").size == 6 * PART_BYTES
 
 
@@ -131,18 +130,15 @@ def test_one_request_in_ten_fails_and_nothing_is_lost(cloud, attempt):
 
 
 @pytest.mark.parametrize("size", [1000, SIZE], ids=["one request", "parts"])
-def test_an_upload_whose_bytes_change_on_their_way_is_not_taken_for_whole(cloud, size):
-    """S3 gets the part again. GCS's stream has gone by, so the object is deleted and the attempt fails."""
+def test_bytes_that_change_on_their_way_are_refused_by_the_server_and_sent_again(cloud, size):
     store = cloud.open()
-    is_s3 = cloud.uri.startswith("s3:")
-    part = PARTS[cloud.uri[:2]] if size > PART_BYTES else {"gs": "uploadType=multipart", "s3": "file"}[cloud.uri[:2]]
-    cloud.proxy.fail(Fault(alter_request=True), method="PUT" if is_s3 else "POST", contains=part)
+    cloud.proxy.fail(Fault(alter_request=True), contains=PARTS[cloud.uri[:2]] if size > PART_BYTES else "file")
 
-    refused = pytest.raises(StoreUnavailableError, match="with crc32c")
-    with contextlib.nullcontext() if is_s3 else refused, store.open_write("file") as sink:
+    with store.open_write("file") as sink:
         sink.write(memoryview(DATA)[:size])
 
-    assert store.read_or_none("file") == (DATA[:size] if is_s3 else None)
+    assert store.read("file") == DATA[:size]
+    assert store.leftovers("") == []
     assert cloud.proxy.orders[0].times == 0
 
 
@@ -154,7 +150,7 @@ def test_bytes_that_always_change_on_their_way_are_never_stored(cloud):
         sink.write(DATA)
 
     cloud.proxy.clear()
-    assert store.list("") == []
+    assert store.list("") == store.leftovers("") == []
 
 
 def test_a_range_that_changes_on_its_way_is_read_again_and_a_stored_change_is_named(cloud, attempt):
@@ -188,7 +184,7 @@ def test_a_producer_that_fails_while_parts_are_sent_leaves_nothing(cloud):
         sink.write(DATA)
         raise KeyError
 
-    assert store.list("") == []
+    assert store.list("") == store.leftovers("") == []
     with store.open_write("file") as sink:
         sink.write(b"next")
     assert store.read("file") == b"next"
@@ -211,13 +207,15 @@ with Store.open({cloud.uri!r}).open_write("file") as sink:
 
 
 MEMORY = """
-import resource, sys
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from warpctl.storage.store import Store
 from tests.builders.contexts import import_publication
 from warpctl.storage.artifact import Artifact
-def peak():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+from pathlib import Path
+def peak():  # not getrusage: its figure begins with the memory of the process that started this one
+    found = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+    return int(found.split()[1]) // 1024
 store = Store.open(sys.argv[1])
 store.read_or_none("connect")
 publication = import_publication(store, "attempt-1", key="k" * 64)
@@ -238,12 +236,12 @@ print(peak() - before)
 
 
 def test_memory_is_bounded_whatever_the_size_of_the_file(cloud, tmp_path):
-    """512 MiB pass in at most five parts, or as many again in a library's copies; ranges add their target and a few chunks."""
+    """512 MiB pass in at most five parts, of which no library makes copies; ranges add their target and a few chunks."""
     done = subprocess.run(
         [sys.executable, "-c", MEMORY, cloud.uri], capture_output=True, text=True, check=False, timeout=280
     )
 
     assert done.returncode == 0, done.stderr[-2000:]
     writing, reading = map(int, done.stdout.split())
-    assert writing < 12 * PART_BYTES // MIB
+    assert writing < 7 * PART_BYTES // MIB
     assert reading < writing + 160 + 8 * CHUNK_BYTES // MIB

@@ -178,6 +178,8 @@ def test_leftovers_of_writes_and_probes_go_after_the_floor(disk):
         "stages/import/k/attempts/a/files/.tmp-1": Why.LEFTOVER,
         ".tmp-2": Why.LEFTOVER,
     }
+    assert sweep(disk, _plan(disk)).num_files == 3
+    assert disk.leftovers("") == []
 
 
 def test_reports_roots_and_strange_files_are_never_touched(disk):

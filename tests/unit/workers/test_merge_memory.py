@@ -8,15 +8,24 @@ from tests.builders.checkpoints import model_files, moved, random_weights
 from tests.builders.merge_stage import inputs_of, merge_stage, run_merge
 from warpctl.spec.stage_input import Resources
 from warpctl.storage.store import Store
-from warpctl.workers.merge_memory import least_memory_bytes
+from warpctl.workers.merge_memory import least_memory_bytes, upload_bytes
 from warpctl.workers.merge_reading import LEAST_WEIGHTS_BYTES, weights_bytes
 
 
 @pytest.mark.parametrize(("inputs", "mib"), [(2, 360), (3, 400), (9, 640)])
 def test_the_least_memory_is_the_least_that_leaves_buffers_their_size(inputs, mib):
-    least = least_memory_bytes(inputs)
+    least = least_memory_bytes(inputs, ["/disk", "file:///disk"])
     assert least == mib * 1024**2
     assert weights_bytes(least, inputs) == LEAST_WEIGHTS_BYTES < weights_bytes(least + 8, inputs)
+
+
+@pytest.mark.parametrize(("targets", "mib"), [(1, 80), (2, 128), (3, 144), (4, 160)])
+def test_results_in_buckets_take_a_part_each_and_those_on_their_way(targets, mib):
+    """16 MiB each, and as many on their way, but no more than four of a result and six in all."""
+    in_buckets = ["gs://bucket/a", "s3://bucket/b", "gs://bucket/c", "s3://bucket/d"][:targets]
+
+    assert upload_bytes([*in_buckets, "/disk", ""]) == mib * 1024**2
+    assert least_memory_bytes(3, in_buckets) == (400 + mib) * 1024**2
 
 
 @pytest.mark.parametrize(("mib", "is_warned"), [(0, False), (399, True), (400, False)])
