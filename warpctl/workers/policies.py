@@ -92,7 +92,9 @@ class _StoredPolicy:
         if found is None:
             for name, target in targets.items():
                 target.detach().copy_(parameters[name].detach())
-                parameters[name].data = torch.empty(0)  # a model refers to itself: its memory would wait for the collector
+                parameters[name].data = torch.empty(
+                    0
+                )  # not held twice: targets may have no memory until they are written
             return
         names = {id(parameter): name for name, parameter in parameters.items()}
         places = {stored: names[id(place)] for stored, place in found.places.items() if id(place) in names}

@@ -201,6 +201,21 @@ def test_experts_that_are_converted_are_not_held_twice(store, tmp_path, monkeypa
     assert alive[-1] <= a_layer
 
 
+def test_what_was_converted_goes_as_it_is_copied(store, tmp_path, monkeypatch):
+    torch.manual_seed(1)
+    config = ARCHITECTURES["experts that are stored one by one"]
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "model")
+    files = {path.name: path.read_bytes() for path in (tmp_path / "model").iterdir()}
+    targets = dict(AutoModelForCausalLM.from_config(config).float().named_parameters())
+    made, place = [], policies.place_weights
+    monkeypatch.setattr(policies, "place_weights", lambda *args, **named: made.append(place(*args, **named)) or made[0])
+
+    read_policy(artifact(store, {**policy_files(), **files}), "", targets)
+
+    assert [parameter.numel() for parameter in made[0].parameters()] == [0] * len(targets)
+    assert all(target.numel() for target in targets.values())
+
+
 def test_weights_saved_without_the_head_are_found_under_their_other_names(store, tmp_path):
     """A base model's checkpoint lacks the prefix of its body; a tied head needs nothing else."""
     torch.manual_seed(1)
