@@ -92,9 +92,8 @@ class _StoredPolicy:
         if found is None:
             for name, target in targets.items():
                 target.detach().copy_(parameters[name].detach())
-                parameters[name].data = torch.empty(
-                    0
-                )  # not held twice: targets may have no memory until they are written
+                # not held twice: targets may have no memory until they are written
+                parameters[name].data = torch.empty(0)
             return
         names = {id(parameter): name for name, parameter in parameters.items()}
         places = {stored: names[id(place)] for stored, place in found.places.items() if id(place) in names}

@@ -49,9 +49,8 @@ def _fill_from_file(artifact: Artifact, file: str, infos: Sequence[TensorInfo], 
     in_chunk: defaultdict[int, list[TensorInfo]] = defaultdict(list)
     for info in infos:
         itemsize = DTYPES[info.dtype].itemsize
-        if (
-            info.start % itemsize or chunk_bytes % itemsize
-        ):  # an element may lie in two chunks; safetensors writes none so
+        if info.start % itemsize or chunk_bytes % itemsize:
+            # an element may lie in two chunks; safetensors itself writes none so
             data = artifact.read_range(file, info.start, info.end)
             _widen(as_stored(bytearray(data), info.dtype), flat[info.name])
             continue

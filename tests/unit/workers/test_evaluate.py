@@ -194,6 +194,21 @@ def test_of_two_sources_one_is_in_memory_at_a_time(world, reads, monkeypatch):
     assert all(kept for _, kept in reads)
 
 
+def test_what_only_one_point_needs_is_said_to_be_for_one(world, monkeypatch):
+    """So that it takes no memory of its own; points that are there already do not count."""
+    told = []
+    load_source = Evaluator.load_source
+    monkeypatch.setattr(
+        Evaluator,
+        "load_source",
+        lambda made, read, *, num_points: told.append(num_points) or load_source(made, read, num_points=num_points),
+    )
+    world.run()
+    world.run(key="e2", points=[*POINTS, {"name": "liti/0.3", "source": "merge", "litiRate": "0.3"}])
+
+    assert told == [1, 2, 1]
+
+
 def test_a_source_of_another_shape_is_refused(world):
     wide = publish_policy(
         world.store,
