@@ -76,7 +76,7 @@ class _StoredPolicy:
         if found is None:
             return self._read_first().to(device)
         for tensor in found.places.values():
-            tensor.data = torch.empty(tensor.shape, dtype=torch.float32, device=device)
+            tensor.data = torch.empty(tensor.shape, dtype=torch.float32, device=device)  # tied ones stay one
         fill_weights(self.artifact, self.tensors, found.places)
         return found.model.to(device)
 

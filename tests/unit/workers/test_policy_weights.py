@@ -101,6 +101,20 @@ def test_what_has_no_target_is_left_out() -> None:
     assert target.numpy().tobytes() == Checkpoint.open(artifact).read("large").tobytes()
 
 
+def test_weights_reach_another_device_as_they_are_stored(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half the bytes of float32; widened there."""
+    artifact = an_artifact(model_files(WEIGHTS, dtype=TYPES), 1 << 20)
+    targets = {name: torch.empty(shape, device="meta") for name, shape in SHAPES.items()}
+    sent: list[torch.dtype] = []
+    to = torch.Tensor.to
+    monkeypatch.setattr(torch.Tensor, "to", lambda tensor, device: sent.append(tensor.dtype) or to(tensor, device))
+
+    fill_weights(artifact, Checkpoint.open(artifact).tensors, targets)
+
+    types = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32}
+    assert sorted(map(str, sent)) == sorted(str(types[dtype]) for dtype in TYPES.values())
+
+
 def test_parameters_are_overwritten_where_they_are() -> None:
     artifact = an_artifact(model_files(WEIGHTS, dtype=TYPES), 64)
     target = torch.nn.Parameter(torch.zeros(SHAPES["large"]))
