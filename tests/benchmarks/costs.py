@@ -23,7 +23,8 @@ from tests.benchmarks.warpctl_side import context_of
 from warpctl.rl.anchor import update_anchor_
 from warpctl.rl.sampling import sample
 from warpctl.spec.training import Sampling
-from warpctl.workers.policies import load_pretrained, load_tokenizer, vocabulary_of
+from warpctl.workers.policies import load_tokenizer, vocabulary_of
+from warpctl.workers.pretrained import load_pretrained
 from warpctl.workers.rl import evaluate
 from warpctl.workers.rl_run import load_run, restore, save
 from warpctl.workers.trajectory import TrajectoryEvaluation

@@ -50,7 +50,7 @@ def test_object_stores_exports_and_loads_have_figures_too(tmp_path):
     for name in ("gs_workers_s", "gs_workers_cpu_s", "gs_workers_requests", "gs_workers_peak_rss_mib"):
         assert list(figures[name]) == ["1", "2", "4"]
         assert all(figure > 0 for figure in figures[name].values())
-    for name in ("export_float32", "export_bfloat16", "load"):
+    for name in ("export_float32", "export_bfloat16", "load", "load_kept", "verify"):
         assert figures[f"{name}_gb_per_s"] > 0
 
 

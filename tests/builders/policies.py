@@ -16,10 +16,10 @@ from warpctl.tiny.recipe import Recipe
 from warpctl.tiny.tokenizer import make_tokenizer
 
 
-def policy_files(seed: int, *, scale: float = 4.0) -> dict[str, bytes]:
-    """A random Gemma of width 16 with its tokenizer, as files; `scale` makes its distributions uneven."""
+def policy_files(seed: int, *, scale: float = 4.0, width: int = 16) -> dict[str, bytes]:
+    """A random Gemma with its tokenizer, as files; `scale` makes its distributions uneven."""
     torch.manual_seed(seed)
-    model = GemmaForCausalLM(policy_config(Recipe(width=16, num_heads=2, num_layers=1)))
+    model = GemmaForCausalLM(policy_config(Recipe(width=width, num_heads=2, num_layers=1)))
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.mul_(scale)

@@ -6,6 +6,7 @@ import contextlib
 import functools
 import io
 import os
+import queue
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
@@ -114,6 +115,28 @@ class Artifact:
             jobs.append(functools.partial(self._fill_whole if is_whole else self._fill_part, entry, index, low, piece))
         run_all(jobs, parallel=self._store.parallel_reads)
 
+    def for_each_chunk(self, name: str, use: Callable[[int, memoryview], None]) -> None:
+        """Read a whole file, several chunks at once; each, verified, goes with its offset to `use` in the thread that read it.
+
+        In no order, and from several threads; the bytes are gone when `use` returns. Memory: a chunk for each thread.
+        CorruptError as above.
+        """
+        entry = self.entry(name)
+        buffers: queue.SimpleQueue[bytearray] = queue.SimpleQueue()
+
+        def verify(index: int) -> None:
+            try:
+                buffer = buffers.get_nowait()
+            except queue.Empty:
+                buffer = bytearray(self._chunk_length(entry, 0))
+            data = memoryview(buffer)[: self._chunk_length(entry, index)]
+            self._fetch(entry, index, data)
+            use(index * self.manifest.chunk_bytes, data)
+            buffers.put(buffer)
+
+        jobs = [functools.partial(verify, index) for index in range(len(entry.chunks))]
+        run_all(jobs, parallel=self._store.parallel_reads)
+
     def view(self, name: str, start: int, end: int) -> memoryview | None:  # noqa: ARG002
         """None: what is verified must not change any more, so it is a copy."""
         return None
@@ -137,27 +160,16 @@ class Artifact:
             partial = target.with_name(f"{target.name}.partial")
             try:
                 if local is not None and _linked(local, target):
-                    self._for_all_chunks(entry, lambda _, __: None)
+                    self.for_each_chunk(name, lambda _, __: None)
                     continue
                 with partial.open("wb", buffering=0) as file:
-                    self._for_all_chunks(entry, functools.partial(_write_at, file.fileno()))
+                    self.for_each_chunk(name, functools.partial(_write_at, file.fileno()))
                 partial.replace(target)
             except OSError as error:
                 raise RetryableError(
                     f"cannot write {target}: {error}", hint="free space on the worker's local disk, or set TMPDIR"
                 ) from error
         return folder
-
-    def _for_all_chunks(self, entry: FileEntry, use: Callable[[int, memoryview], None]) -> None:
-        """Verify a file's chunks, several at once, and give each with its offset to `use`."""
-
-        def verify(index: int) -> None:
-            data = memoryview(bytearray(self._chunk_length(entry, index)))
-            self._fetch(entry, index, data)
-            use(index * self.manifest.chunk_bytes, data)
-
-        jobs = [functools.partial(verify, index) for index in range(len(entry.chunks))]
-        run_all(jobs, parallel=self._store.parallel_reads)
 
     def _chunk_length(self, entry: FileEntry, index: int) -> int:
         return min(self.manifest.chunk_bytes, entry.size - index * self.manifest.chunk_bytes)

@@ -173,6 +173,6 @@ def index(shards: Iterable[Shard]) -> bytes:
     return (json.dumps(body, indent=2) + "\n").encode()
 
 
-def as_stored(data: bytes | memoryview, dtype: str) -> npt.NDArray[Any]:
-    """Bytes of a tensor as a flat, read-only array of its stored type (bfloat16 as uint16)."""
+def as_stored(data: bytes | bytearray | memoryview, dtype: str) -> npt.NDArray[Any]:
+    """Bytes of a tensor as a flat array of its stored type (bfloat16 as uint16), read-only where they are."""
     return np.frombuffer(data, DTYPES[dtype])

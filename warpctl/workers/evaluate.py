@@ -122,15 +122,15 @@ def _evaluated(
     if not missing:
         return
     # Behind the door: a stage whose points are all cached needs no torch.
-    from warpctl.workers.evaluator import load_evaluator, load_weights
+    from warpctl.workers.evaluator import load_evaluator, source_of
 
     evaluator = load_evaluator(context, task)
     for source in dict.fromkeys(point.source for point in missing):
         context.stop.raise_if_set()
-        evaluator.release_source()
+        points = [point for point in missing if point.source == source]
         if source is not None:
-            evaluator.load_source(load_weights(context, source))
-        for point in (point for point in missing if point.source == source):
+            evaluator.load_source(source_of(context, source), num_points=len(points))
+        for point in points:
             yield point, evaluator.evaluate(point.liti_rate, point.identity, pause=context.stop.raise_if_set)
 
 

@@ -1,17 +1,17 @@
-"""Fill an Evaluator from a stage's inputs: SFT policy, prompts, rewards; and read the weights of a source."""
+"""Fill an Evaluator from a stage's inputs: SFT policy, prompts, rewards; and the weights of a source, to be read."""
 
 from __future__ import annotations
 
+import functools
 from dataclasses import replace
-from typing import Any
 
 import torch
 
 from warpctl.spec.stage_input import EvaluateTask, InputArtifact
 from warpctl.storage.artifact import Artifact, weights_prefix
 from warpctl.workers.harness import Context
-from warpctl.workers.point_evaluation import Evaluator
-from warpctl.workers.policies import arithmetic, load_policy
+from warpctl.workers.point_evaluation import Evaluator, Source
+from warpctl.workers.policies import arithmetic, load_policy, read_policy
 from warpctl.workers.prompt_set import load_prompts
 from warpctl.workers.rewards import load_scorers
 
@@ -36,6 +36,6 @@ def load_evaluator(context: Context, task: EvaluateTask) -> Evaluator:
     )
 
 
-def load_weights(context: Context, source: InputArtifact) -> Any:
-    """The model of a source, on the CPU; its weights are read from the store once, straight into what the points are made of."""
-    return load_policy(Artifact.of(context.store, source), weights_prefix(source))[0]
+def source_of(context: Context, source: InputArtifact) -> Source:
+    """The weights of a source, which are read from the store when they are asked for, straight into what the points are made of."""
+    return functools.partial(read_policy, Artifact.of(context.store, source), weights_prefix(source))

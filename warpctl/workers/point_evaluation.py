@@ -1,6 +1,7 @@
 """Evaluate one policy on the line from SFT to a source: set its weights, sample, score, measure KL.
 
-Three sets of weights are in memory: SFT's, the source's, and the point's own, which are overwritten for every point.
+Two sets of weights are in memory: SFT's, and the point's own, which are overwritten for every point. A source is read into the
+point's own; only one that several points need is kept beside them, on the CPU.
 The model that samples and the one that is the origin of the KL axis have one architecture, that of the SFT policy.
 """
 
@@ -18,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from warpctl.errors import InputError, NumericsError
+from warpctl.errors import NumericsError
 from warpctl.reports.evaluation import EvaluatedPoint
 from warpctl.rl.logprobs import forward_completions
 from warpctl.rl.randomness import derived_seed
@@ -40,6 +41,9 @@ FORWARD_NUMBERS = 1 << 24
 """Logits of one forward pass over completions (64 MiB), one completion at least."""
 FORWARD_ROWS = 64
 """Completions of one forward pass at most: more save no time, and their padding costs some."""
+
+Source = Callable[[Mapping[str, Tensor]], None]
+"""Overwrites float32 tensors, on any device, with the source's weights of these names; InputError when it has others."""
 
 
 class Evaluator:
@@ -63,38 +67,35 @@ class Evaluator:
         self.prompts = prompts
         self.scorers = scorers
         self._sft = sft.eval().requires_grad_(requires_grad=False)
-        self._policy = copy.deepcopy(self._sft)
+        self._policy = _without_weights(self._sft)
         self._source: Mapping[str, Tensor] = {}
+        self._is_kept = False
         self._arithmetic = arithmetic
 
-    def release_source(self) -> None:
-        """Let go of the current source, so that the next one is read into the room that it had."""
+    def load_source(self, read: Source, *, num_points: int) -> None:
+        """Read the far end of the line (rate 1), once, for this many points; that of the points before is given up."""
         self._source = {}
-
-    def load_source(self, source: Any) -> None:
-        """Take the weights of this model as the far end of the line (rate 1); they may stay on the CPU."""
-        weights = dict(source.named_parameters())
-        expected = {name: tuple(parameter.shape) for name, parameter in self._sft.named_parameters()}
-        if {name: tuple(weight.shape) for name, weight in weights.items()} != expected:
-            raise InputError(
-                "a policy to evaluate has other weights than the SFT policy",
-                hint="all policies of a run share one architecture; evaluate policies of this run only",
-            )
-        self._source = weights
+        self._is_kept = num_points > 1
+        source: Mapping[str, Tensor] = dict(self._policy.named_parameters())
+        if self._is_kept:
+            source = {name: torch.empty(weight.shape, dtype=weight.dtype) for name, weight in source.items()}
+        read(source)
+        self._source = source
 
     @torch.no_grad()
     def set_weights(self, liti_rate: Decimal) -> None:
         """weights = (1 - rate) SFT + rate source, in float32; exactly SFT at 0 and exactly the source at 1."""
         rate = float(liti_rate)
-        for name, parameter in self._policy.named_parameters():
+        for name, weight in self._policy.named_parameters():
             sft = self._sft.get_parameter(name)
             if rate == 0.0:
-                parameter.copy_(sft)
+                weight.copy_(sft)
             elif rate == 1.0:
-                parameter.copy_(self._source[name])
+                weight.copy_(self._source[name])  # nothing to do where they are the same
             else:
-                # in place: at most one tensor of the source is copied at a time
-                parameter.copy_(sft).lerp_(self._source[name].to(device=sft.device, dtype=parameter.dtype), rate)
+                torch.lerp(sft, self._source[name].to(sft.device), rate, out=weight)
+        if not self._is_kept:
+            self._source = {}  # what was read into the policy is the source no longer
 
     def evaluate(
         self, liti_rate: Decimal, identity: Mapping[str, Any], *, pause: Callable[[], None] = lambda: None
@@ -200,6 +201,12 @@ class Evaluator:
             temperature=float(self.task.training.sampling.temperature),
         )
         return list(zip(k1_B.tolist(), rb_B.tolist(), strict=True))
+
+
+def _without_weights(model: Any) -> Any:
+    """A copy whose parameters have memory of their own, and no values yet."""
+    empty = {id(weight): torch.nn.Parameter(torch.empty_like(weight), False) for weight in model.parameters()}
+    return copy.deepcopy(model, empty)
 
 
 def batch_rows(max_new_tokens: int) -> int:

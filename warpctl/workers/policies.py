@@ -4,31 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
-from transformers.initialization import meta_device_safe_creation_ops
-from transformers.utils import CONFIG_NAME, logging
+from torch import Tensor
+from transformers import AutoTokenizer
 
 from warpctl.errors import InputError
 from warpctl.spec.training import Precision
 from warpctl.storage.artifact import Artifact
 from warpctl.storage.file_names import is_weights
+from warpctl.storage.headers import TensorInfo
 from warpctl.storage.tensors import Checkpoint
-from warpctl.workers.policy_weights import read_weights
-
-_SETTINGS: Final[Mapping[str, Any]] = {
-    "dtype": torch.float32,
-    "trust_remote_code": False,
-    "use_safetensors": True,
-    "local_files_only": True,
-    "output_loading_info": True,
-}
+from warpctl.workers.policy_weights import fill_weights, read_weights
+from warpctl.workers.pretrained import Outline, outline, place_weights
 
 
 @dataclass(frozen=True)
@@ -49,10 +42,73 @@ class Vocabulary:
 def load_policy(artifact: Artifact, prefix: str = "", *, device: torch.device | str = "cpu") -> tuple[Any, Vocabulary]:
     """The model with float32 weights in eval mode (no dropout, in training either), and its vocabulary.
 
-    Memory: the float32 weights and a few loads of what is stored; twice the weights that transformers converts while it loads
-    (experts of some mixtures). On another device than the CPU, once more there.
+    Memory: the float32 weights, on the device alone, and a chunk for each thread that reads. Where transformers renames or
+    converts while it loads (experts of some mixtures), the weights pass through the CPU as float32.
     Raises InputError for weights that do not fit their config, and for what only a repository's own code could load.
     """
+    with _opened(artifact, prefix) as policy:
+        model = policy.load(torch.device(device))
+        tokenizer = load_tokenizer(policy.folder, label=policy.label)
+    return model.eval(), vocabulary_of(model, tokenizer)
+
+
+def read_policy(artifact: Artifact, prefix: str, targets: Mapping[str, Tensor]) -> None:
+    """Overwrite `targets`, float32 tensors on any device, with the weights that the policy's model has by these names.
+
+    Memory: a chunk for each thread that reads; all weights where transformers renames or converts, as above.
+    Raises InputError as load_policy does, and when there are others than `targets`, before anything is overwritten.
+    """
+    with _opened(artifact, prefix) as policy:
+        policy.read_into(targets)
+
+
+@dataclass(frozen=True)
+class _StoredPolicy:
+    """A policy in a store: `folder` has what lies beside its weights, for transformers."""
+
+    artifact: Artifact
+    tensors: Mapping[str, TensorInfo]
+    folder: Path
+    label: str
+
+    def load(self, device: torch.device) -> Any:
+        found = self._outline()
+        if found is None:
+            return self._read_first().to(device)
+        for tensor in found.places.values():
+            tensor.data = torch.empty(tensor.shape, dtype=torch.float32, device=device)  # tied ones stay one
+        fill_weights(self.artifact, self.tensors, found.places)
+        return found.model.to(device)
+
+    def read_into(self, targets: Mapping[str, Tensor]) -> None:
+        found = self._outline()
+        parameters = dict((found.model if found else self._read_first()).named_parameters())
+        shapes = {name: tuple(target.shape) for name, target in targets.items()}
+        if {name: tuple(parameter.shape) for name, parameter in parameters.items()} != shapes:
+            raise InputError(
+                f"{self.label} has other weights than the SFT policy",
+                hint="all policies of a run share one architecture; evaluate policies of this run only",
+            )
+        if found is None:
+            for name, target in targets.items():
+                target.detach().copy_(parameters[name].detach())
+                # not held twice: targets may have no memory until they are written
+                parameters[name].data = torch.empty(0)
+            return
+        names = {id(parameter): name for name, parameter in parameters.items()}
+        places = {stored: names[id(place)] for stored, place in found.places.items() if id(place) in names}
+        fill_weights(self.artifact, self.tensors, {stored: targets[name] for stored, name in places.items()})
+
+    def _outline(self) -> Outline | None:
+        shapes = {name: info.shape for name, info in self.tensors.items()}
+        return outline(self.folder, shapes, label=self.label)
+
+    def _read_first(self) -> Any:
+        return place_weights(self.folder, read_weights(self.artifact, self.tensors), label=self.label)
+
+
+@contextlib.contextmanager
+def _opened(artifact: Artifact, prefix: str) -> Iterator[_StoredPolicy]:
     label = f"{artifact.manifest.stage_id}: {prefix or 'the model'}"
     with tempfile.TemporaryDirectory(prefix="warpctl-policy-") as folder:
         place = Path(folder)
@@ -61,77 +117,10 @@ def load_policy(artifact: Artifact, prefix: str = "", *, device: torch.device | 
                 (place / name.removeprefix(prefix)).parent.mkdir(parents=True, exist_ok=True)
                 (place / name.removeprefix(prefix)).write_bytes(artifact.read(name))
         try:
-            weights = read_weights(Checkpoint.open(artifact, prefix=prefix))
+            tensors = Checkpoint.open(artifact, prefix=prefix).tensors
         except InputError as error:
             raise InputError(f"{label} cannot be loaded: {error.message}", hint=error.hint) from error
-        model = load_pretrained(AutoModelForCausalLM, place, label=label, weights=weights)
-        del weights  # what was converted into other tensors is not needed twice
-        tokenizer = load_tokenizer(place, label=label)
-    return model.to(device).eval(), vocabulary_of(model, tokenizer)
-
-
-def load_pretrained(
-    model_class: Any, folder: Path, *, label: str, weights: Mapping[str, torch.Tensor] | None = None
-) -> Any:
-    """from_pretrained with every missing or mismatched weight refused instead of made up.
-
-    `weights`: the model's own from now on, under their names in a checkpoint, none too many; None: those of the folder,
-    where others may lie beside them (a classifier's still has the head that it had as a language model). Either way
-    transformers puts them in their places, since it renames, converts and ties them for many architectures.
-    The attention implementation is transformers' choice for the architecture: sdpa where it exists, else eager.
-    """
-    logging.disable_progress_bar()
-    try:
-        if weights is None:
-            model, info = model_class.from_pretrained(folder, **_SETTINGS)
-        else:
-            model, info = _placed(model_class, folder, weights)
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
-        raise InputError(
-            f"{label} cannot be loaded: {error}",
-            hint="it must be a transformers checkpoint in safetensors that needs no code of its own",
-        ) from error
-    missing = sorted(info["missing_keys"])
-    if missing:
-        raise InputError(
-            f"{label} lacks {len(missing)} weights, the first is {missing[0]}",
-            hint="is it a checkpoint of this kind of model? A reward needs its classification head, too",
-        )
-    unexpected = sorted(info["unexpected_keys"])
-    if weights is not None and unexpected:
-        raise InputError(
-            f"{label} holds {len(unexpected)} weights that its kind of model has not, the first is {unexpected[0]}",
-            hint="training would lose them, and nothing could be merged; import a checkpoint without them",
-        )
-    if weights is None:
-        # a copy that owns its memory: loading may map the file, the folder goes away, and nothing may hang on its files
-        with torch.no_grad():
-            for parameter in model.parameters():
-                parameter.data = parameter.data.clone()
-    return model
-
-
-def _placed(model_class: Any, folder: Path, weights: Mapping[str, torch.Tensor]) -> tuple[Any, Any]:
-    """A model of the folder's config whose parameters are `weights`, and what did not fit.
-
-    Only a concrete class takes weights without a folder; which one it is, a model without memory says.
-    """
-    config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-    with torch.device("meta"), meta_device_safe_creation_ops():  # as from_pretrained does: some models look at values
-        bare = model_class.from_config(config, trust_remote_code=False)
-    model, info = type(bare).from_pretrained(None, config=bare.config, state_dict=weights, **_SETTINGS)
-    if model.can_generate():
-        model.generation_config = _generation_config(folder)
-    return model, info
-
-
-def _generation_config(folder: Path) -> GenerationConfig:
-    """That of the folder, else what its config says of generation, as from_pretrained of a folder does."""
-    with contextlib.suppress(OSError):  # it is not there, or not JSON
-        return GenerationConfig.from_pretrained(folder, local_files_only=True)
-    return GenerationConfig.from_pretrained(
-        folder, config_file_name=CONFIG_NAME, local_files_only=True, _from_model_config=True
-    )
+        yield _StoredPolicy(artifact, tensors, place, label)
 
 
 def load_tokenizer(folder: Path, *, label: str) -> Any:

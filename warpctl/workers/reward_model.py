@@ -18,7 +18,8 @@ from transformers import AutoModelForSequenceClassification
 
 from warpctl.errors import InputError
 from warpctl.storage.artifact import Artifact
-from warpctl.workers.policies import load_pretrained, load_tokenizer
+from warpctl.workers.policies import load_tokenizer
+from warpctl.workers.pretrained import load_pretrained
 
 BATCH = 64
 """Texts scored together."""

@@ -1,6 +1,7 @@
 """Weights of checkpoints with the same tensors, one tensor after the other, read ahead of need into a few buffers.
 
-What needs no inner products (export, loading a policy) reads like this; a merge, which needs them first, plans in groups.
+What combines checkpoints without their inner products (export) reads like this; a merge, which needs them first, plans in
+groups; a policy alone is read chunk by chunk (policy_weights.py).
 """
 
 from __future__ import annotations

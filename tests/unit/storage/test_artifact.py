@@ -228,6 +228,44 @@ def test_a_range_of_many_chunks_is_held_once(memory):
     assert peak < 19 * size
 
 
+@pytest.mark.parametrize("size", [0, 1, 16, 33])
+def test_each_chunk_comes_once_with_its_offset(memory, size):
+    data = bytes(range(size))
+    chunks = {}
+
+    _artifact(memory, {"weights": data}, chunk_bytes=16).for_each_chunk(
+        "weights", lambda start, chunk: chunks.setdefault(start, []).append(bytes(chunk))
+    )
+
+    assert chunks == {start: [data[start : start + 16]] for start in range(0, size, 16)}
+
+
+def test_chunks_that_are_used_one_by_one_take_the_memory_of_those_that_are_read_together(disk):
+    """However many there are."""
+    size, places = 1 << 20, []
+    artifact = _artifact(disk, {"weights": bytes(24 * size)}, chunk_bytes=size)
+    tracemalloc.start()
+    try:
+        artifact.for_each_chunk("weights", lambda start, _: places.append(start))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+    assert sorted(places) == list(range(0, 24 * size, size))
+    assert peak < (disk.parallel_reads + 2) * size
+
+
+def test_an_altered_chunk_is_not_used(disk):
+    artifact = _artifact(disk, {"weights": b"good" * 4}, chunk_bytes=4)
+    disk.write("files/weights", b"goodgoodgooXgood")
+    used = []
+
+    with pytest.raises(CorruptError, match="chunk 2 of 4: its bytes were altered"):
+        artifact.for_each_chunk("weights", lambda start, _: used.append(start))
+
+    assert 8 not in used
+
+
 def test_an_unknown_file_is_named_with_what_there_is(memory):
     artifact = _artifact(memory, {"b": b"", "a": b""})
 

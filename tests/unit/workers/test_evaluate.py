@@ -148,34 +148,80 @@ def test_a_stage_whose_points_are_all_there_loads_no_model(world, monkeypatch):
     assert world.run(key="e2") == first
 
 
-def test_each_source_is_read_once_and_none_that_is_not_needed(world, monkeypatch):
-    world.run(points=POINTS[:2])
-    read = []
-    original = evaluator.load_weights
-    monkeypatch.setattr(
-        evaluator, "load_weights", lambda context, source: read.append(source.role) or original(context, source)
-    )
+@pytest.fixture
+def reads(monkeypatch):
+    """Each read of a source: its role, and weak references to the tensors that it went to."""
+    found = []
+    original = evaluator.source_of
 
+    def source_of(context, source):
+        read = original(context, source)
+
+        def recording(targets):
+            found.append((source.role, [weakref.ref(target) for target in targets.values()]))
+            read(targets)
+
+        return recording
+
+    monkeypatch.setattr(evaluator, "source_of", source_of)
+    return found
+
+
+def test_each_source_is_read_once_and_none_that_is_not_needed(world, reads):
+    world.run(points=POINTS[:2])
     world.run(key="e2")
 
-    assert read == ["merge"]
+    assert [role for role, _ in reads] == ["member/1", "merge"]
 
 
-def test_of_two_sources_one_is_in_memory_at_a_time(world, monkeypatch):
-    before, alive = [], []
-    original = evaluator.load_weights
+def test_of_two_sources_one_is_in_memory_at_a_time(world, reads, monkeypatch):
+    """Both are kept beside the policy, for two points each."""
+    alive = []
+    load_source = Evaluator.load_source
 
-    def load_weights(context, source):
-        alive.append([weight() for weight in before if weight() is not None])
-        model = original(context, source)
-        before.extend(weakref.ref(parameter) for parameter in model.parameters())
-        return model
+    def loading(made, read, *, num_points):
+        def then(targets):
+            alive.append([one for _, kept in reads for one in kept if one() is not None])
+            read(targets)
 
-    monkeypatch.setattr(evaluator, "load_weights", load_weights)
-    world.run()
+        load_source(made, then, num_points=num_points)
 
+    monkeypatch.setattr(Evaluator, "load_source", loading)
+    world.run(points=[*POINTS, {"name": "half", "source": "member/1", "litiRate": "0.5"}])
+
+    assert [role for role, _ in reads] == ["member/1", "merge"]
     assert alive == [[], []]
-    assert before
+    assert all(kept for _, kept in reads)
+
+
+def test_what_only_one_point_needs_is_said_to_be_for_one(world, monkeypatch):
+    """So that it takes no memory of its own; points that are there already do not count."""
+    told = []
+    load_source = Evaluator.load_source
+    monkeypatch.setattr(
+        Evaluator,
+        "load_source",
+        lambda made, read, *, num_points: told.append(num_points) or load_source(made, read, num_points=num_points),
+    )
+    world.run()
+    world.run(key="e2", points=[*POINTS, {"name": "liti/0.3", "source": "merge", "litiRate": "0.3"}])
+
+    assert told == [1, 2, 1]
+
+
+def test_a_source_of_another_shape_is_refused(world):
+    wide = publish_policy(
+        world.store,
+        policy_files(4, width=32),
+        role="merge",
+        stage_id="merge/2",
+        kind=StageKind.MERGE,
+        inputs=(world.member,),
+    )
+    context = world.context(inputs=(world.sft, world.member, wide, world.prompts))
+
+    with pytest.raises(InputError, match="merge/2: merged/ has other weights than the SFT policy"):
+        main(context)
 
 
 def test_a_point_does_not_depend_on_which_points_were_computed_beside_it(world, tmp_path, policies):

@@ -9,7 +9,7 @@ import torch
 from transformers import GemmaConfig, GemmaForCausalLM
 
 from tests.builders.evaluations import evaluate_task
-from warpctl.errors import InputError, Interrupted, NumericsError
+from warpctl.errors import Interrupted, NumericsError
 from warpctl.rl.logprobs import completion_logprobs
 from warpctl.workers import point_evaluation
 from warpctl.workers.point_evaluation import Evaluator
@@ -83,7 +83,17 @@ SCORERS = {
 }
 
 
-def evaluator(*, source=None, prompts=PROMPTS, scorers=SCORERS, **settings):
+def reading(source):
+    """A Source: these weights."""
+
+    def read(targets):
+        for name, target in targets.items():
+            target.detach().copy_(source.get_parameter(name).detach())
+
+    return read
+
+
+def evaluator(*, source=None, prompts=PROMPTS, scorers=SCORERS, num_points=2, **settings):
     made = Evaluator(
         task(**settings),
         model(1),
@@ -92,7 +102,7 @@ def evaluator(*, source=None, prompts=PROMPTS, scorers=SCORERS, **settings):
         scorers=scorers,
         arithmetic=contextlib.nullcontext,
     )
-    made.load_source(model(2) if source is None else source)
+    made.load_source(reading(model(2) if source is None else source), num_points=num_points)
     return made
 
 
@@ -109,6 +119,32 @@ def test_weights_on_the_line_are_a_float32_mean_of_both_ends():
         for name, weight in made._policy.named_parameters():
             expected = (1 - float(rate)) * sft[name].double() + float(rate) * source[name].double()
             torch.testing.assert_close(weight.double(), expected, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("rate", ["0", "0.1", "0.3", "0.5", "0.8", "1", "1.5"])
+@pytest.mark.parametrize("num_points", [1, 2])
+def test_every_point_has_the_bits_of_torchs_lerp(rate, num_points):
+    """Whether its source was read into the policy or is kept beside it."""
+    made = evaluator(num_points=num_points)
+    made.set_weights(Decimal(rate))
+
+    for name, weight in made._policy.named_parameters():
+        sft, source = (model(seed).get_parameter(name).detach() for seed in (1, 2))
+        expected = {"0": sft, "1": source}.get(rate, sft.clone().lerp_(source, float(rate)))
+        assert torch.equal(weight, expected), name
+
+
+def test_the_source_of_one_point_takes_no_memory_of_its_own():
+    made = evaluator(num_points=1)
+    given = []
+    for num_points in (1, 2):
+        made.load_source(given.append, num_points=num_points)
+
+    mine = [{weight.data_ptr() for weight in targets.values()} for targets in given]
+    policy, sft = ({weight.data_ptr() for weight in each.parameters()} for each in (made._policy, made._sft))
+    assert mine[0] == policy
+    assert not mine[1] & (policy | sft)
+    assert not policy & sft
 
 
 def test_the_ends_of_the_line_are_exact_and_sft_is_never_written_to():
@@ -265,11 +301,6 @@ def test_a_request_to_stop_is_obeyed_between_batches(monkeypatch):
     with pytest.raises(Interrupted):
         evaluator().evaluate(Decimal(1), {}, pause=pause)
     assert len(calls) == 2
-
-
-def test_a_source_of_another_shape_is_refused():
-    with pytest.raises(InputError, match="other weights than the SFT policy"):
-        evaluator(source=model(2, layers=2))
 
 
 def test_weights_that_give_no_number_are_refused():

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import weakref
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load, save
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2Model, LlamaConfig, MixtralConfig
+from transformers.core_model_loading import MergeModulelist
 
 from tests.builders.checkpoints import publish
 from tests.builders.rl_stage import policy_files, small_policy
@@ -16,7 +18,8 @@ from warpctl.errors import CorruptError, InputError
 from warpctl.spec.training import Precision
 from warpctl.storage.artifact import Artifact
 from warpctl.storage.store import Store
-from warpctl.workers.policies import arithmetic, load_policy
+from warpctl.workers import policies
+from warpctl.workers.policies import arithmetic, load_policy, read_policy
 
 
 @pytest.fixture
@@ -116,6 +119,101 @@ def test_a_policy_is_the_one_that_from_pretrained_makes_of_its_folder(store, tmp
     assert ours == theirs
     rows = torch.tensor([[5, 7, 11, 13]])
     assert torch.equal(model(rows).logits, expected(rows).logits)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_a_policy_can_be_read_into_the_weights_of_another(store, tmp_path, architecture):
+    """Those of a model that was there before: other values then, in the same memory."""
+    torch.manual_seed(1)
+    AutoModelForCausalLM.from_config(ARCHITECTURES[architecture]).bfloat16().save_pretrained(tmp_path / "model")
+    files = {path.name: path.read_bytes() for path in (tmp_path / "model").iterdir()}
+    published = artifact(store, {f"merged/{name}": data for name, data in {**policy_files(), **files}.items()})
+    expected, _ = load_policy(published, "merged/")
+    other = AutoModelForCausalLM.from_config(ARCHITECTURES[architecture]).float()
+    places = [parameter.data_ptr() for parameter in other.parameters()]
+
+    read_policy(published, "merged/", dict(other.named_parameters()))
+
+    assert [parameter.data_ptr() for parameter in other.parameters()] == places
+    for name, parameter in expected.named_parameters():
+        assert torch.equal(other.get_parameter(name), parameter), name
+
+
+@pytest.mark.parametrize("change", ["shape", "one more", "one less"])
+def test_a_policy_with_other_weights_is_refused_before_any_is_overwritten(store, change):
+    targets = {name: torch.full_like(weight, 3.0) for name, weight in small_policy().named_parameters()}
+    name = next(iter(targets))
+    if change == "shape":
+        targets[name] = torch.full((5,), 3.0)
+    elif change == "one more":
+        targets["more"] = torch.full((5,), 3.0)
+    else:
+        del targets[name]
+
+    with pytest.raises(InputError, match="the model has other weights than the SFT policy"):
+        read_policy(artifact(store, policy_files()), "", targets)
+
+    assert all((target == 3.0).all() for target in targets.values())
+
+
+@pytest.mark.parametrize("is_equal", [True, False])
+def test_a_tied_head_that_is_stored_too_is_one_only_where_it_is_equal(store, tmp_path, is_equal):
+    """transformers looks at the values: it leaves those apart that differ."""
+    tensors = load(policy_files()["model.safetensors"])
+    tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"] + (0 if is_equal else 1)
+    files = {**policy_files(), "model.safetensors": save(tensors, metadata={"format": "pt"})}
+
+    model, _ = load_policy(artifact(store, files))
+
+    assert (model.lm_head.weight is model.model.embed_tokens.weight) is is_equal
+    assert torch.equal(model.lm_head.weight, tensors["lm_head.weight"])
+    assert torch.equal(model.model.embed_tokens.weight, tensors["model.embed_tokens.weight"])
+
+
+def test_experts_that_are_converted_are_not_held_twice(store, tmp_path, monkeypatch):
+    """Those of a layer are gone when the next layer's are put together."""
+    torch.manual_seed(1)
+    config = MixtralConfig(
+        **SMALL | {"num_hidden_layers": 4}, intermediate_size=24, num_key_value_heads=2, num_local_experts=3
+    )
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "model")
+    files = {path.name: path.read_bytes() for path in (tmp_path / "model").iterdir()}
+    stored, alive = [], []
+    read, convert = policies.read_weights, MergeModulelist.convert
+
+    def recording(*arguments):
+        weights = read(*arguments)
+        stored.extend(weakref.ref(weight) for name, weight in weights.items() if ".experts." in name)
+        return weights
+
+    def counting(*arguments, **named):
+        alive.append(sum(weight() is not None for weight in stored))
+        return convert(*arguments, **named)
+
+    monkeypatch.setattr(policies, "read_weights", recording)
+    monkeypatch.setattr(MergeModulelist, "convert", counting)
+    load_policy(artifact(store, {**policy_files(), **files}))
+
+    a_layer = 3 * 3
+    assert len(stored) == 4 * a_layer
+    assert len(alive) == 4 * 2
+    assert alive[0] == 4 * a_layer
+    assert alive[-1] <= a_layer
+
+
+def test_what_was_converted_goes_as_it_is_copied(store, tmp_path, monkeypatch):
+    torch.manual_seed(1)
+    config = ARCHITECTURES["experts that are stored one by one"]
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "model")
+    files = {path.name: path.read_bytes() for path in (tmp_path / "model").iterdir()}
+    targets = dict(AutoModelForCausalLM.from_config(config).float().named_parameters())
+    made, place = [], policies.place_weights
+    monkeypatch.setattr(policies, "place_weights", lambda *args, **named: made.append(place(*args, **named)) or made[0])
+
+    read_policy(artifact(store, {**policy_files(), **files}), "", targets)
+
+    assert [parameter.numel() for parameter in made[0].parameters()] == [0] * len(targets)
+    assert all(target.numel() for target in targets.values())
 
 
 def test_weights_saved_without_the_head_are_found_under_their_other_names(store, tmp_path):
