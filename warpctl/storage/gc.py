@@ -8,7 +8,8 @@
       resume states of the attempt that won               at once: nothing starts from them again
       losing attempts, files the manifest does not name   after the floor
     points that no kept evaluation names                  after the floor, unless a wanted evaluation is unfinished
-    leftovers of unfinished writes and of probes          after the floor
+    leftovers of probes                                   after the floor
+    leftovers of unfinished writes                        after the floor, unless a wanted stage has no marker yet
 
 A manifest may name files of another attempt; whatever a kept manifest names stays. `plan_gc` only looks, `sweep` deletes,
 and looks again before each stage: a run that came to want the stage in the meantime keeps it. The marker goes first and
@@ -141,7 +142,7 @@ def sweep(store: Store, plan: GcPlan) -> Swept:
         plan.items, key=lambda item: (_stage_of(item.path), item.why == Why.LEFTOVER)
     ):
         items = list(group)
-        if name is not None and not is_leftover and _has_changed(store, name, items):
+        if name is not None and (_is_unfinished(store, name) if is_leftover else _has_changed(store, name, items)):
             skipped.append(name)
             continue
         for item in items:
@@ -244,6 +245,11 @@ def _points(store: Store, named: Collection[str], *, now: datetime, min_age: tim
 
 def _old(files: Iterable[FileStat], why: Why, now: datetime, min_age: timedelta) -> list[GcItem]:
     return [GcItem(file.path, file.size, why) for file in files if _is_old([file], now, min_age)]
+
+
+def _is_unfinished(store: Store, name: StageName) -> bool:
+    """Is it wanted and not committed? Then what looks like a leftover may be a write that goes on."""
+    return name in _roots(read_all_wanted(store)) and store.stat(artifacts.marker(*name)) is None
 
 
 def _has_changed(store: Store, name: StageName, items: Collection[GcItem]) -> bool:
