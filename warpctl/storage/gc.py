@@ -130,7 +130,9 @@ def plan_gc(
             named |= {key for name in evaluations for key in _point_keys(store, manifests[name])}
             items += _points(store, named, now=now, min_age=min_age)
         items += _old(store.list(artifacts.PROBES), Why.PROBE, now, min_age)
-        items += _old(store.leftovers(""), Why.LEFTOVER, now, min_age)
+        unfinished = set(roots) - {stage.name for stage in stages if stage.has_marker}
+        leftovers = [file for file in store.leftovers("") if _stage_of(file.path) not in unfinished]
+        items += _old(leftovers, Why.LEFTOVER, now, min_age)
     return GcPlan(tuple(items))
 
 

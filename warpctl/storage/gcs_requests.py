@@ -120,11 +120,17 @@ class RetryingGcs(GCSFileSystem):  # type: ignore[misc]  # gcsfs has no types
         await self._call("POST", "b/{}/o/{}/compose", bucket, key, json=request)
 
     async def _delete_all(self, paths: Iterable[str]) -> None:
-        """Delete objects, up to the first failure: gc finds those that stay."""
+        """Delete objects, up to the first failure: gc finds those that stay. Where one may not, parts are no good any more."""
 
         async def delete(path: str) -> None:
-            with contextlib.suppress(FileNotFoundError):
+            try:
                 await self._rm_file(path)
+            except FileNotFoundError:
+                pass
+            except Exception as error:
+                if is_denied(error):
+                    self.lets_delete[path.partition("/")[0]] = False
+                raise
 
         with contextlib.suppress(Exception):
             await _all(map(delete, paths))

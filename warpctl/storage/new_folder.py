@@ -65,8 +65,7 @@ class NewFolder:
                 + (f" and {len(others) - 1} more" if len(others) > 1 else ""),
                 hint="name a new folder; nothing is ever overwritten",
             )
-        leftovers = [file for file in store.leftovers("") if file.path != LOCK] if found else []
-        new = cls(store, [*files, *leftovers], on_bytes=on_bytes)
+        new = cls(store, [*files, *_leftovers(store)], on_bytes=on_bytes)
         path = new.local_path()
         if files and path is not None and is_locked(path / LOCK):
             raise new._taken()
@@ -82,7 +81,7 @@ class NewFolder:
             self._lock = FolderLock.take(path) if path is not None else None
         except BlockingIOError:
             raise self._taken() from None
-        if self.unfinished and self._lock is None:
+        if self._earlier_record is not None and self._lock is None:
             self._watch()
         if self.unfinished and self._store.read_or_none(MERGE_RECORD) != self._earlier_record:
             raise self._taken()
@@ -150,7 +149,7 @@ class NewFolder:
         try:
             if self._written and _writer_of(self._store) != self._writer:
                 return ""  # another merge has begun anew here: what lies there is its own
-            for name in reversed(self._written):
+            for name in (*(file.path for file in _leftovers(self._store)), *reversed(self._written)):
                 self._store.delete(name)
         except WarpctlError as error:
             return error.message
@@ -208,6 +207,11 @@ class _Counted:
         num_bytes = memoryview(data).nbytes
         self._on_bytes(num_bytes)
         return num_bytes
+
+
+def _leftovers(store: Store) -> list[FileStat]:
+    """What nobody sees of writes that never ended."""
+    return [file for file in store.leftovers("") if file.path != LOCK]
 
 
 def _unfinished(store: Store) -> set[str]:

@@ -163,12 +163,15 @@ class PartSink:
             self._pool = ThreadPoolExecutor(at_once, thread_name_prefix="upload")
             self._may_send = threading.Semaphore(at_once)
         self._may_send.acquire()
-        for future in self._sent:
-            if future.done():
-                future.result()
-        part, self._part = self._part, bytearray()
-        self._sent.append(self._pool.submit(self._send, len(self._sent), part, self._filled))
-        self._filled = 0
+        try:
+            for future in self._sent:
+                if future.done():
+                    future.result()
+            self._sent.append(self._pool.submit(self._send, len(self._sent), self._part, self._filled))
+        except BaseException:
+            self._may_send.release()
+            raise
+        self._part, self._filled = bytearray(), 0
 
     def _send(self, number: int, part: bytearray, num_bytes: int) -> None:
         try:

@@ -80,6 +80,8 @@ def _write(task: ExportTask, target: Store, report: Report) -> None:
     without = {"storage", "destination", "spec", "front"}
     record = {"warpctlExport": 1, **task.model_dump(mode="json", by_alias=True, exclude=without)}
 
+    for file in target.leftovers(""):  # of an export that was killed: nobody else sees them
+        target.delete(file.path)
     target.write(RECORD, _json({**record, "isComplete": False}))
     write_weights(target, sft, source, liti_rate=float(task.liti_rate), dtype=task.dtype, report=report)
     for name in names:

@@ -85,17 +85,17 @@ class Evaluator:
     @torch.no_grad()
     def set_weights(self, liti_rate: Decimal) -> None:
         """weights = (1 - rate) SFT + rate source, in float32; exactly SFT at 0 and exactly the source at 1."""
-        rate = float(liti_rate)
+        rate, source = float(liti_rate), self._source
+        if not self._is_kept:
+            self._source = {}  # what was read into the policy is about to be the source no longer
         for name, weight in self._policy.named_parameters():
             sft = self._sft.get_parameter(name)
             if rate == 0.0:
                 weight.copy_(sft)
             elif rate == 1.0:
-                weight.copy_(self._source[name])  # nothing to do where they are the same
+                weight.copy_(source[name])  # nothing to do where they are the same
             else:
-                torch.lerp(sft, self._source[name].to(sft.device), rate, out=weight)
-        if not self._is_kept:
-            self._source = {}  # what was read into the policy is the source no longer
+                torch.lerp(sft, source[name].to(sft.device), rate, out=weight)
 
     def evaluate(
         self, liti_rate: Decimal, identity: Mapping[str, Any], *, pause: Callable[[], None] = lambda: None
@@ -205,7 +205,10 @@ class Evaluator:
 
 def _without_weights(model: Any) -> Any:
     """A copy whose parameters have memory of their own, and no values yet."""
-    empty = {id(weight): torch.nn.Parameter(torch.empty_like(weight), False) for weight in model.parameters()}
+    empty = {
+        id(weight): torch.nn.Parameter(torch.empty(weight.shape, dtype=weight.dtype, device=weight.device), False)
+        for weight in model.parameters()
+    }
     return copy.deepcopy(model, empty)
 
 

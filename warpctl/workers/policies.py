@@ -97,6 +97,8 @@ class _StoredPolicy:
             return
         names = {id(parameter): name for name, parameter in parameters.items()}
         places = {stored: names[id(place)] for stored, place in found.places.items() if id(place) in names}
+        for name in targets.keys() - places.values():  # what transformers makes up where it is not stored
+            targets[name].detach().copy_(parameters[name].detach())
         fill_weights(self.artifact, self.tensors, {stored: targets[name] for stored, name in places.items()})
 
     def _outline(self) -> Outline | None:

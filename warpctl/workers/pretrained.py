@@ -66,10 +66,11 @@ def outline(folder: Path, shapes: Mapping[str, tuple[int, ...]], *, label: str) 
     # One number each. All are zero: tensors that are one if they are equal become one, and are seen to.
     zeros = {name: torch.zeros(()).expand(shape) for name, shape in shapes.items()}
     model = _placed(bare, folder, zeros, label=label)
-    places = {_storage(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
-    if not {_storage(zero) for zero in zeros.values()} <= places.keys():
-        return None
-    return Outline(model, {name: places[_storage(zero)] for name, zero in zeros.items()})
+    by_storage = {_storage(tensor): tensor for tensor in (*model.buffers(), *model.parameters())}
+    places = {name: found for name, zero in zeros.items() if (found := by_storage.get(_storage(zero))) is not None}
+    if {name: tuple(place.shape) for name, place in places.items()} != dict(shapes):
+        return None  # also a view in another shape: a conversion that only moves values leaves zeros where they are
+    return Outline(model, places)
 
 
 def place_weights(folder: Path, weights: MutableMapping[str, Tensor], *, label: str) -> Any:

@@ -118,6 +118,19 @@ def test_who_may_not_delete_sends_one_part_after_the_other_and_leaves_no_parts(p
     assert len(begun) == 2
 
 
+def test_who_may_not_delete_any_more_sends_no_parts_from_then_on(place, store):
+    write(store)
+    place.proxy.fail(Fault(status=403), method="DELETE", times=99)
+
+    write(store, DATA[::-1], "next")
+    sent = len(requests(place, "POST", "/.tmp-"))
+    write(store, DATA, "last")
+
+    assert len(requests(place, "POST", "/.tmp-")) == sent
+    assert len([t for t in requests(place, "POST", "uploadType=resumable") if "upload_id" not in t]) == 1
+    assert (store.read("next"), store.read("last")) == (DATA[::-1], DATA)
+
+
 def test_that_a_bucket_lets_delete_is_asked_once(place, store):
     write(store)
     write(store, DATA[::-1], "next")

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import threading
 import time
+from datetime import UTC, datetime
 
 import pytest
 
 from warpctl.errors import UserError
 from warpctl.storage import new_folder
+from warpctl.storage.backend import FileStat
 from warpctl.storage.file_names import CONFIG, INDEX, MERGE_RECORD
 from warpctl.storage.new_folder import NewFolder
 from warpctl.storage.store import Store
@@ -103,6 +105,23 @@ def test_what_a_killed_merge_left_is_removed_by_the_next_one(disk: Store) -> Non
     assert [file.path for file in disk.list("")] == [MERGE_RECORD]
 
 
+def test_what_nobody_sees_of_a_write_that_never_ended_goes_when_a_merge_begins_and_when_it_gives_up(
+    disk: Store,
+) -> None:
+    part = disk.local_path(".tmp-part")
+    assert part is not None
+    part.parent.mkdir(parents=True, exist_ok=True)
+    part.write_bytes(b"part")
+    new = NewFolder.open(disk.root)
+    assert new.unfinished == {".tmp-part": 4}
+    new.begin([])
+    assert not part.exists()
+
+    part.write_bytes(b"part")
+    assert new.discard() == ""
+    assert not part.exists()
+
+
 @pytest.fixture
 def bucket(memory: Store, monkeypatch: pytest.MonkeyPatch) -> Store:
     """A store without locks, where merges beat when they are told to, and have no patience."""
@@ -127,6 +146,19 @@ def test_a_bucket_that_a_living_merge_writes_into_is_refused(bucket: Store, monk
 
     assert (bucket.read("model.safetensors"), bucket.read(CONFIG)) == (b"first", b"config")
     assert "beats" not in json.loads(bucket.read(MERGE_RECORD))
+
+
+def test_parts_of_a_write_without_a_record_are_not_waited_for(bucket: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They beat for nobody."""
+    part = FileStat(path=".tmp-part", size=4, modified=datetime.now(UTC))
+    deleted: list[str] = []
+    monkeypatch.setattr(Store, "leftovers", lambda _store, _prefix: [part])
+    monkeypatch.setattr(Store, "delete", lambda _store, path: deleted.append(path))
+    monkeypatch.setattr(NewFolder, "_watch", lambda _folder: pytest.fail("watched"))
+
+    NewFolder.open(bucket.root).begin([])
+
+    assert deleted == [".tmp-part"]
 
 
 def test_a_merge_beats_until_it_ends(bucket: Store, monkeypatch: pytest.MonkeyPatch) -> None:

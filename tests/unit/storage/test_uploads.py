@@ -227,3 +227,14 @@ def test_a_file_that_is_given_up_gives_its_memory_to_the_others():
 )
 def test_an_etag_is_an_md5_unless_keys_or_parts_went_into_it(answer, expected):
     assert is_md5(answer) is expected
+
+
+@pytest.mark.timeout(60)
+def test_who_writes_on_after_an_error_hears_it_again():
+    service = Service(1, fails_at=0)
+    open_doors(service)
+    sink = PartSink(service, buffers=PartBuffers(4))
+    for _ in range(3):
+        with pytest.raises(ConnectionError, match="part 0"):
+            sink.write(bytes(12))
+    sink.abort()

@@ -222,6 +222,15 @@ def test_an_interrupted_export_is_no_model_and_is_written_anew(tmp_path: Path) -
     assert check_destination(task) is True
 
 
+def test_what_a_killed_export_left_unseen_is_removed(tmp_path: Path) -> None:
+    task = a_task(tmp_path, "1")
+    left = Path(task.destination) / ".tmp-part"
+    left.parent.mkdir(parents=True)
+    left.write_bytes(b"part")
+    export(task)
+    assert not left.exists()
+
+
 def test_a_folder_of_somebody_else_is_never_written_into(tmp_path: Path) -> None:
     task = a_task(tmp_path)
     (tmp_path / "out").mkdir()
