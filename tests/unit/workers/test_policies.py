@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load, save
-from transformers import AutoModelForCausalLM, GPT2Config, GPT2Model, LlamaConfig, MixtralConfig
+from transformers import AutoModelForCausalLM, GemmaForCausalLM, GPT2Config, GPT2Model, LlamaConfig, MixtralConfig
 from transformers.core_model_loading import MergeModulelist
 
 from tests.builders.checkpoints import publish
@@ -137,6 +137,24 @@ def test_a_policy_can_be_read_into_the_weights_of_another(store, tmp_path, archi
     assert [parameter.data_ptr() for parameter in other.parameters()] == places
     for name, parameter in expected.named_parameters():
         assert torch.equal(other.get_parameter(name), parameter), name
+
+
+def test_what_need_not_be_stored_is_what_transformers_makes_it(store, monkeypatch):
+    """Whatever the targets held before."""
+    name = "model.norm.weight"
+    monkeypatch.setattr(GemmaForCausalLM, "_keys_to_ignore_on_load_missing", [name], raising=False)
+    files = dict(policy_files())
+    weights = load(files["model.safetensors"])
+    del weights[name]
+    files["model.safetensors"] = save(weights, metadata={"format": "pt"})
+    targets = {each: torch.full_like(weight, torch.nan) for each, weight in small_policy().named_parameters()}
+
+    read_policy(artifact(store, files), "", targets)
+
+    expected, _ = load_policy(artifact(store, files))
+    assert targets[name].isfinite().all()
+    for each, target in targets.items():
+        assert torch.equal(target, expected.get_parameter(each)), each
 
 
 @pytest.mark.parametrize("change", ["shape", "one more", "one less"])
