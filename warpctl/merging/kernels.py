@@ -22,7 +22,6 @@ Stored = npt.NDArray[Any]
 
 PIECE_ELEMENTS: Final = 8 * LANES
 """Worked on at a time: eight rows of LANES."""
-CACHE_LINE_BYTES: Final = 64
 STRIDE_BYTES: Final = PIECE_ELEMENTS * 8 + 128
 """From piece to piece: what lies a multiple of 4 KiB apart looks the same to a processor's store buffer."""
 
@@ -131,9 +130,7 @@ def _check_within(inputs: Inputs, elements: slice) -> None:
 
 
 def _scratch(num_pieces: int) -> npt.NDArray[np.uint8]:
-    """Pieces that begin with a cache line, so that no vector lies in two."""
-    scratch = np.empty(num_pieces * STRIDE_BYTES + CACHE_LINE_BYTES, np.uint8)
-    return scratch[-_address(scratch) % CACHE_LINE_BYTES :]
+    return np.empty(num_pieces * STRIDE_BYTES, np.uint8)
 
 
 def _address(array: Stored) -> int:

@@ -56,8 +56,8 @@ def load_pretrained(model_class: Any, folder: Path, *, label: str) -> Any:
 def outline(folder: Path, shapes: Mapping[str, tuple[int, ...]], *, label: str) -> Outline | None:
     """The model of a folder's config and of a checkpoint of these tensors, before any is read.
 
-    None when transformers must see their values: some have other names in the model, are converted into others, or are one
-    there. InputError when some are missing, have other shapes, or are none of the model's.
+    None when transformers must see their values: some have other names in the model or none, are converted into others, or
+    are one there; place_weights then says what does not fit. InputError when some are missing or have other shapes.
     """
     with _refusals(label):
         bare = _bare(folder)
